@@ -1,0 +1,108 @@
+"""`GET /status`: everything the console shows about one agent, in one answer."""
+
+from __future__ import annotations
+
+import msgspec
+
+from protocols.hooks import Wire
+from protocols.runs import RunSummary, Usage
+
+
+class ModelChoice(Wire):
+    """A model the operator could choose; one that cannot be used stays listed, with the reason."""
+
+    id: str
+    available: bool
+    reason: str = ""
+    retires: str | None = None
+    """ISO date of the end of life, if known."""
+    successor: str | None = None
+
+
+class ModelStatus(Wire):
+    configured: str
+    """The primary of `instance.toml`."""
+    active: str
+    """What the next turn will ask first: an override, the profile's, or a retired model's successor."""
+    origin: str
+    """`configured`, `override`, `profile` or `successor`."""
+    usable: bool
+    reason: str = ""
+    """Why it is not usable, or what to know about it (an end date, a swap)."""
+    fallbacks: list[str] = msgspec.field(default_factory=list)
+    retires: str | None = None
+    successor: str | None = None
+    offline: bool = False
+    last_used: str | None = None
+    choices: list[ModelChoice] = msgspec.field(default_factory=list)
+
+
+class HeartbeatStatus(Wire):
+    enabled: bool
+    every_seconds: float
+    state: str
+    """`off`, `scheduled`, `beating`, `paused` or `overdue`."""
+    last_at: float | None = None
+    last_outcome: str = ""
+    """`ok`, `alert`, `failed: ...`, or `skipped: <gate>`."""
+    next_at: float | None = None
+    failures: int = 0
+    reason: str = ""
+
+
+class QueueStatus(Wire):
+    queued: int = 0
+    running: int = 0
+    waiting: int = 0
+
+
+class PromptFile(Wire):
+    """One workspace file in the prompt."""
+
+    name: str
+    chars: int
+    tokens: int
+    """An estimate: characters divided by four."""
+    truncated: bool = False
+    missing: bool = False
+
+
+class ChannelStatus(Wire):
+    provider: str
+    state: str
+    detail: str = ""
+
+
+class AgentStatus(Wire):
+    agent: str
+    title: str
+    state: str
+    """`up`, `busy`, `paused`, `degraded` or `draining`."""
+    instance: str
+    version: str
+    pid: int
+    port: int
+    started_at: float
+    now: float
+    profile: str
+    model: ModelStatus
+    heartbeat: HeartbeatStatus
+    queue: QueueStatus
+    current: list[RunSummary] = msgspec.field(default_factory=list)
+    """Runs that are running or waiting, oldest first."""
+    usage_today: Usage = msgspec.field(default_factory=Usage)
+    cost_today_usd: float | None = None
+    runs_today: int = 0
+    sessions: int = 0
+    can_delegate_to: list[str] = msgspec.field(default_factory=list)
+    failing: list[str] = msgspec.field(default_factory=list)
+    """What `/ready` would say."""
+    last_error: str = ""
+    config_error: str = ""
+    """Why the last reload was refused; the good configuration before it is still in force."""
+    rss_bytes: int = 0
+    ledger_bytes: int = 0
+    dead_letters: int = 0
+    prompt: list[PromptFile] = msgspec.field(default_factory=list)
+    tools: list[str] = msgspec.field(default_factory=list)
+    channels: list[ChannelStatus] = msgspec.field(default_factory=list)

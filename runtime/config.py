@@ -1,0 +1,356 @@
+"""Configuration: the human-written TOML files, the machine-written overrides, and what the two resolve to.
+
+The docstrings under the fields are the configuration reference: `docs/configuration.md` is generated from them.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from protocols.authority import DEFAULT_AUTHORITY, Authority, AuthorityError
+from protocols.decoding import decode_toml
+from protocols.errors import AtomizerError, DecodeError
+from protocols.hooks import Thinking
+from protocols.registry import AgentName, RegistryError, check_families, parse_agent_name, roster_entry
+from runtime.home import Home, explain_os_error, write_atomic
+
+Profile = Literal["offline", "live"]
+T = TypeVar("T")
+
+_DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)\s*$")
+_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_QUIET = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)$")
+
+
+class ConfigError(AtomizerError):
+    """A local file is wrong: one line with file, line and the mend. The process exits 78."""
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class ModelsTable(_Table):
+    profile: Profile = "offline"
+    """`offline`: every agent without a model override answers by retrieval, without keys or network.
+    `live`: the models configured in `instance.toml`."""
+    offline_model: str = "offline/retrieval"
+    """The model of the offline profile: `offline/retrieval` or `offline/echo`."""
+
+
+class ProviderTable(_Table):
+    base_url: str | None = None
+    """Another server that speaks the provider's API, for example a local one: `http://127.0.0.1:11434`."""
+    api_version: str | None = None
+    """For google: `v1` (default) or `v1beta`."""
+
+
+class PlacementTable(_Table):
+    port: int | None = None
+    """Base port N; the agent also owns N+3. Default: the shipped registry's."""
+    enabled: bool = True
+    """Started by `atomizer up`. `atomizer agent enable|disable` overrides it without touching this file."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but loopback exposes the agent to the network: read docs/security.md first."""
+
+
+class BudgetTable(_Table):
+    daily_usd: float | None = None
+    """US dollars a day; recorded and shown."""
+    daily_tokens: int | None = None
+    """Tokens a day, for models without a known price."""
+
+
+class ClusterDiscordTable(_Table):
+    guild: str | None = None
+    """The server's id."""
+    api_base: str | None = None
+    """Another REST endpoint (https, or loopback)."""
+    gateway_url: str | None = None
+    """Another gateway (wss, or loopback)."""
+    channels: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
+    """Category -> channel -> id."""
+
+
+class ClusterFile(_Table):
+    """cluster.toml"""
+
+    name: str = "atomizer"
+    """The cluster's name: in the console's title, and what is typed to confirm stopping all of it."""
+    models: ModelsTable = msgspec.field(default_factory=ModelsTable)
+    providers: dict[str, ProviderTable] = msgspec.field(default_factory=dict)
+    agents: dict[str, PlacementTable] = msgspec.field(default_factory=dict)
+    authority: dict[str, list[str]] = msgspec.field(default_factory=lambda: dict(DEFAULT_AUTHORITY))
+    """Who may delegate to whom: `*` everybody, `!name` an exception. Not listed: nobody."""
+    allowed_hosts: list[str] = msgspec.field(default_factory=list)
+    """Host names besides loopback that requests may name; others get 421."""
+    budget: BudgetTable = msgspec.field(default_factory=BudgetTable)
+    discord: ClusterDiscordTable = msgspec.field(default_factory=ClusterDiscordTable)
+
+
+class AgentTable(_Table):
+    title: str
+    """The name people read."""
+    description: str = ""
+    """One line: what this agent is for."""
+    capabilities: list[str] = msgspec.field(default_factory=list)
+    """Words by which work is routed to it."""
+    workspace: str | None = None
+    """Another folder for its workspace; default `workspaces/<agent>`."""
+
+
+class ModelTable(_Table):
+    primary: str
+    """`provider/model`, for example `anthropic/claude-opus-4-6`."""
+    fallbacks: list[str] = msgspec.field(default_factory=list)
+    """Asked in this order when the primary cannot answer."""
+    thinking: Thinking = "off"
+    """How long the model may think: `off`, `low`, `medium` or `high`."""
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=200_000)] = 8192
+    """Tokens one answer may have."""
+
+
+class HeartbeatTable(_Table):
+    every: str = "30m"
+    """Time between beats: a number with s, m, h or d; `0m` is off."""
+    quiet: str | None = None
+    """No beats between these times, `22:00-07:00`."""
+    tz: str = "UTC"
+    """Time zone of `quiet`, as in `Europe/Berlin`."""
+    target: str | None = None
+    """Where an alert goes: `provider:kind:id`."""
+
+
+class ToolsTable(_Table):
+    allow: list[str] = msgspec.field(
+        default_factory=lambda: ["memory_search", "memory_write", "read_file", "project_log"]
+    )
+    """Tools this agent has."""
+    deny: list[str] = msgspec.field(default_factory=list)
+    """Tools it has not; wins over `allow`."""
+
+
+class LimitsTable(_Table):
+    concurrent_runs: Annotated[int, msgspec.Meta(ge=1, le=16)] = 4
+    """Runs at one time; one place is kept for people."""
+    max_steps: Annotated[int, msgspec.Meta(ge=1, le=500)] = 40
+    """Model answers and tool calls in one run."""
+    run_timeout: str = "30m"
+    """Time one run may take unless it says otherwise."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least important line that is logged."""
+    retention_days: Annotated[int, msgspec.Meta(ge=1)] = 90
+    """Ended runs older than this are removed."""
+
+
+class InstanceDiscordTable(_Table):
+    home: str | None = None
+    """Target of answers that name no other: `discord:channel:<id>`."""
+
+
+class InstanceFile(_Table):
+    """instances/<agent>/instance.toml"""
+
+    agent: AgentTable
+    model: ModelTable
+    heartbeat: HeartbeatTable = msgspec.field(default_factory=HeartbeatTable)
+    tools: ToolsTable = msgspec.field(default_factory=ToolsTable)
+    limits: LimitsTable = msgspec.field(default_factory=LimitsTable)
+    budget: BudgetTable = msgspec.field(default_factory=BudgetTable)
+    discord: InstanceDiscordTable = msgspec.field(default_factory=InstanceDiscordTable)
+
+
+class Overrides(_Table):
+    """instances/<agent>/overrides.toml: written by the program, in force above the human files."""
+
+    enabled: bool | None = None
+    model: str | None = None
+    heartbeat_enabled: bool | None = None
+    heartbeat_every_seconds: float | None = None
+
+
+class AgentSpec(msgspec.Struct, frozen=True):
+    """One agent of the cluster, as placed."""
+
+    name: AgentName
+    port: int
+    host: str
+    enabled: bool
+
+
+class Cluster(msgspec.Struct, frozen=True):
+    """cluster.toml, checked and resolved."""
+
+    name: str
+    home: Home
+    file: ClusterFile
+    agents: dict[str, AgentSpec]
+    authority: Authority
+
+    @property
+    def enabled(self) -> list[AgentSpec]:
+        return [spec for spec in self.agents.values() if spec.enabled]
+
+    def agent(self, name: str) -> AgentSpec:
+        """The agent called `name`; raises ConfigError naming the nearest one."""
+        if name in self.agents:
+            return self.agents[name]
+        from protocols.decoding import nearest
+
+        close = nearest(name, self.agents)
+        hint = f"did you mean {close}?" if close else f"known: {', '.join(self.agents)}"
+        raise ConfigError(f"no agent {name!r} in {self.home.cluster_toml}; {hint}")
+
+
+class Instance(msgspec.Struct, frozen=True):
+    """One agent's instance.toml and overrides, checked."""
+
+    spec: AgentSpec
+    file: InstanceFile
+    overrides: Overrides
+    workspace: Path
+
+
+def load_cluster(home: Home) -> Cluster:
+    """Read and check cluster.toml and the agents' overrides; raises ConfigError (one line) or HomeError."""
+    home.require()
+    path = home.cluster_toml
+    text = _read(path, "restore it or run `atomizer init` in a new home")
+    file = _decode(text, ClusterFile, path)
+    agents: dict[str, AgentSpec] = {}
+    for name, placed in file.agents.items():
+        try:
+            agent = parse_agent_name(name)
+            known = roster_entry(name)
+            if placed.port is None and known is None:
+                raise RegistryError(f"{name} is not in the shipped registry, so it needs `port` in [agents.{name}]")
+            port = placed.port if placed.port is not None else known.port  # type: ignore[union-attr]
+            check_families({name: port})
+        except RegistryError as error:
+            raise _at(path, text, ["agents", name], error) from None
+        overrides = load_overrides(home, name)
+        enabled = placed.enabled if overrides.enabled is None else overrides.enabled
+        agents[name] = AgentSpec(name=agent, port=port, host=placed.host, enabled=enabled)
+    try:
+        check_families({spec.name: spec.port for spec in agents.values()})
+    except RegistryError as error:
+        raise _at(path, text, ["agents", str(error).split(" ", 1)[0], "port"], error) from None
+    try:
+        authority = Authority(file.authority, agents) if file.authority else Authority({})
+    except AuthorityError as error:
+        raise _at(path, text, ["authority"], error) from None
+    return Cluster(name=file.name, home=home, file=file, agents=agents, authority=authority)
+
+
+def load_instance(cluster: Cluster, name: str) -> Instance:
+    """Read and check one agent's instance.toml and overrides; raises ConfigError."""
+    spec = cluster.agent(name)
+    home = cluster.home
+    path = home.instance_toml(name)
+    text = _read(path, f"restore it, or remove [agents.{name}] from {home.cluster_toml}")
+    file = _decode(text, InstanceFile, path)
+    checks: list[tuple[list[str], Any]] = [
+        (["heartbeat", "every"], lambda: parse_duration(file.heartbeat.every)),
+        (["heartbeat", "quiet"], lambda: file.heartbeat.quiet and parse_quiet(file.heartbeat.quiet)),
+        (["heartbeat", "tz"], lambda: _check_zone(file.heartbeat.tz)),
+        (["limits", "run_timeout"], lambda: parse_duration(file.limits.run_timeout)),
+        (["model", "primary"], lambda: split_model(file.model.primary)),
+        (["model", "fallbacks"], lambda: [split_model(m) for m in file.model.fallbacks]),
+    ]
+    for where, check in checks:
+        try:
+            check()
+        except ValueError as error:
+            raise _at(path, text, where, error) from None
+    folder = Path(file.agent.workspace).expanduser() if file.agent.workspace else home.workspace(name)
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder}: the workspace of {name} is missing; restore it or set [agent] workspace in {path}"
+        )
+    return Instance(spec=spec, file=file, overrides=load_overrides(home, name), workspace=folder)
+
+
+def load_overrides(home: Home, name: str) -> Overrides:
+    """The machine-written overrides of one agent; none if there is no file."""
+    path = home.overrides_toml(name)
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return Overrides()
+    except OSError as error:
+        raise ConfigError(explain_os_error(error, f"cannot read {path}")) from None
+    return _decode(text, Overrides, path)
+
+
+def save_overrides(home: Home, name: str, overrides: Overrides) -> None:
+    """Write one agent's overrides in one step; raises OSError."""
+    import tomli_w
+
+    values = {k: v for k, v in msgspec.structs.asdict(overrides).items() if v is not None}
+    text = "# Written by atomizer; edit instance.toml or cluster.toml instead.\n" + tomli_w.dumps(values)
+    write_atomic(home.overrides_toml(name), text)
+
+
+def parse_duration(text: str) -> float:
+    """`30m` and the like in seconds; raises ValueError."""
+    match = _DURATION.match(text)
+    if not match:
+        raise ValueError(f"{text!r} is not a duration: write a number with s, m, h or d, for example `30m`")
+    return float(match.group(1)) * _UNIT[match.group(2)]
+
+
+def parse_quiet(text: str) -> tuple[int, int]:
+    """`22:00-07:00` as minutes of the day (start, end); raises ValueError."""
+    match = _QUIET.match(text)
+    if not match:
+        raise ValueError(f"{text!r} is not a span of quiet hours: write `22:00-07:00`")
+    h1, m1, h2, m2 = (int(part) for part in match.groups())
+    return h1 * 60 + m1, h2 * 60 + m2
+
+
+def split_model(text: str) -> tuple[str, str]:
+    """`provider/model` as its two parts; raises ValueError."""
+    provider, slash, model = text.partition("/")
+    if not (provider and slash and model):
+        raise ValueError(f"{text!r} is not a model: write provider/model, for example `anthropic/claude-opus-4-6`")
+    return provider, model
+
+
+def _check_zone(name: str) -> None:
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError(
+            f"{name!r} is not a time zone of this machine; write one like `Europe/Berlin` or `UTC`"
+        ) from None
+
+
+def _read(path: Path, mend: str) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: missing; {mend}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
+        raise ConfigError(explain_os_error(error, f"cannot read {path}")) from None
+
+
+def _decode(text: str, kind: type[T], path: Path) -> T:
+    try:
+        return decode_toml(text, kind, str(path))
+    except DecodeError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _at(path: Path, text: str, where: list[str], error: Exception) -> ConfigError:
+    from protocols.decoding import line_of
+
+    line = line_of(text, where)
+    return ConfigError(f"{path}{f':{line}' if line else ''}: {error}")

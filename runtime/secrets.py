@@ -1,0 +1,145 @@
+"""Secrets: one 0600 file each under `secrets/<owner>/`, and the register of token hashes beside them.
+
+A token's owner is who calls with it: an agent, `operator` or `viewer`. Gateways know the others by hash only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets as random
+from collections.abc import Iterable
+from pathlib import Path
+
+from protocols.errors import AtomizerError
+from runtime.home import Home, write_atomic
+
+TOKEN = "token"
+API_KEY = "api-key"
+PROVIDERS = ("anthropic", "google", "openai")
+"""Providers that need a key, as owners of `api-key`."""
+
+_WORD = re.compile(r"^[a-z][a-z0-9-]*$")
+
+
+class SecretError(AtomizerError):
+    """A secret that is missing, or a name that cannot name one."""
+
+
+class Secrets:
+    """The secrets of one home. Values never appear in a repr, a log or an error."""
+
+    def __init__(self, home: Home) -> None:
+        self._folder = home.secrets
+
+    def path(self, owner: str, name: str) -> Path:
+        for word in (owner, name):
+            if not _WORD.match(word):
+                raise SecretError(f"{word!r} cannot name a secret: use lower-case letters, digits and hyphens")
+        return self._folder / owner / name
+
+    def get(self, owner: str, name: str) -> str | None:
+        """The secret's text without surrounding white space, or None."""
+        try:
+            return self.path(owner, name).read_text().strip() or None
+        except FileNotFoundError:
+            return None
+
+    def set(self, owner: str, name: str, value: str) -> None:
+        """Store `value` in one step with mode 0600; raises SecretError if it is empty or spans lines."""
+        value = value.strip()
+        if not value or "\n" in value:
+            raise SecretError(f"the secret {owner}/{name} must be one line that is not empty; nothing was changed")
+        path = self.path(owner, name)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_atomic(path, value + "\n", mode=0o600)
+
+    def list(self) -> list[tuple[str, str]]:
+        """(owner, name) of every secret, sorted; never a value."""
+        if not self._folder.is_dir():
+            return []
+        return sorted(
+            (owner.name, file.name)
+            for owner in self._folder.iterdir()
+            if owner.is_dir()
+            for file in owner.iterdir()
+            if not file.name.startswith(".")
+        )
+
+    def api_key(self, provider: str, agent: str | None = None) -> str | None:
+        """The key for `provider`: the agent's own (`secrets/<agent>/<provider>`) before the cluster's."""
+        own = self.get(agent, provider) if agent else None
+        return own or self.get(provider, API_KEY)
+
+    def token(self, owner: str) -> str:
+        """The token of `owner`; raises SecretError."""
+        token = self.get(owner, TOKEN)
+        if token is None:
+            raise SecretError(f"no token for {owner!r}; known owners: {', '.join(self.callers().values()) or 'none'}")
+        return token
+
+    def ensure_tokens(self, owners: Iterable[str]) -> None:
+        """Give each owner a token and register its hash; owners who have one keep it."""
+        register = self._register()
+        for owner in owners:
+            token = self.get(owner, TOKEN)
+            if token is None:
+                token = random.token_urlsafe(32)
+                self.set(owner, TOKEN, token)
+            register[owner] = token_hash(token)
+        self._save_register(register)
+
+    def forget(self, owner: str) -> None:
+        """Remove `owner` from the register: its token stops working everywhere when gateways reload."""
+        register = self._register()
+        register.pop(owner, None)
+        self._save_register(register)
+
+    def callers(self) -> dict[str, str]:
+        """Hash -> owner, for a gateway to know its callers by."""
+        return {digest: owner for owner, digest in self._register().items()}
+
+    def _register(self) -> dict[str, str]:
+        try:
+            return dict(json.loads((self._folder / "tokens.json").read_text()))
+        except FileNotFoundError:
+            return {}
+        except ValueError:
+            raise SecretError(f"{self._folder / 'tokens.json'} is damaged; run `atomizer init` to rebuild it") from None
+
+    def _save_register(self, register: dict[str, str]) -> None:
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        os.chmod(self._folder, 0o700)
+        write_atomic(self._folder / "tokens.json", json.dumps(register, indent=1, sort_keys=True) + "\n", mode=0o600)
+
+
+def token_hash(token: str) -> str:
+    """SHA-256 of a token, hex. Tokens carry 256 random bits, so no salt and no slow hash are needed."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+_SHAPES = re.compile(
+    r"sk-ant-[\w-]{8,}|sk-[\w-]{20,}|AIza[\w-]{20,}|xox[abp]-[\w-]{10,}"
+    r"|(?i:bearer\s+)[\w.~+/=-]{16,}|[MN][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}"
+)
+
+
+class Redactor:
+    """Replaces secrets in text: the values it was told, and whatever looks like a well-known kind of key."""
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._values = sorted({v for v in values if len(v) >= 8}, key=len, reverse=True)
+
+    def add(self, value: str) -> None:
+        if len(value) >= 8 and value not in self._values:
+            self._values.append(value)
+            self._values.sort(key=len, reverse=True)
+
+    def __call__(self, text: str) -> str:
+        for value in self._values:
+            if value in text:
+                text = text.replace(value, "[redacted]")
+        return _SHAPES.sub("[redacted]", text)
