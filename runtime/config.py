@@ -21,6 +21,8 @@ from runtime.home import Home, explain_os_error, write_atomic
 Profile = Literal["offline", "live"]
 T = TypeVar("T")
 
+PLACEMENTS = "placements.toml"
+
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)\s*$")
 _UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _QUIET = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)$")
@@ -173,6 +175,15 @@ class Overrides(_Table):
     heartbeat_every_seconds: float | None = None
 
 
+class Placements(_Table):
+    """placements.toml: written by `atomizer agent add|remove`, beside the human cluster.toml, which is never rewritten."""
+
+    agents: dict[str, PlacementTable] = msgspec.field(default_factory=dict)
+    """Agents that were added. One that also stands in cluster.toml is placed as cluster.toml says."""
+    removed: list[str] = msgspec.field(default_factory=list)
+    """Agents that were removed, though cluster.toml may still name them."""
+
+
 class AgentSpec(msgspec.Struct, frozen=True):
     """One agent of the cluster, as placed."""
 
@@ -221,8 +232,12 @@ def load_cluster(home: Home) -> Cluster:
     path = home.cluster_toml
     text = _read(path, "restore it or run `atomizer init` in a new home")
     file = _decode(text, ClusterFile, path)
+    placements = load_placements(home)
+    placed_agents = {**placements.agents, **file.agents}
+    in_order = [*file.agents, *(name for name in placements.agents if name not in file.agents)]
     agents: dict[str, AgentSpec] = {}
-    for name, placed in file.agents.items():
+    for name in (name for name in in_order if name not in placements.removed):
+        placed = placed_agents[name]
         try:
             agent = parse_agent_name(name)
             known = roster_entry(name)
@@ -240,7 +255,8 @@ def load_cluster(home: Home) -> Cluster:
     except RegistryError as error:
         raise _at(path, text, ["agents", str(error).split(" ", 1)[0], "port"], error) from None
     try:
-        authority = Authority(file.authority, agents) if file.authority else Authority({})
+        names = [*agents, *placements.removed]  # a rule may outlive the agent it names
+        authority = Authority(file.authority, names) if file.authority else Authority({})
     except AuthorityError as error:
         raise _at(path, text, ["authority"], error) from None
     return Cluster(name=file.name, home=home, file=file, agents=agents, authority=authority)
@@ -293,6 +309,31 @@ def save_overrides(home: Home, name: str, overrides: Overrides) -> None:
     values = {k: v for k, v in msgspec.structs.asdict(overrides).items() if v is not None}
     text = "# Written by atomizer; edit instance.toml or cluster.toml instead.\n" + tomli_w.dumps(values)
     write_atomic(home.overrides_toml(name), text)
+
+
+def load_placements(home: Home) -> Placements:
+    """The agents added and removed by command; none if there is no file. Raises ConfigError."""
+    path = home.root / PLACEMENTS
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return Placements()
+    except OSError as error:
+        raise ConfigError(explain_os_error(error, f"cannot read {path}")) from None
+    return _decode(text, Placements, path)
+
+
+def save_placements(home: Home, placements: Placements) -> None:
+    """Write the added and removed agents in one step; raises OSError."""
+    import tomli_w
+
+    agents = {
+        name: {k: v for k, v in msgspec.structs.asdict(placed).items() if v is not None}
+        for name, placed in placements.agents.items()
+    }
+    text = "# Written by `atomizer agent add|remove`; an agent in cluster.toml is placed as it says there.\n"
+    text += tomli_w.dumps({"removed": placements.removed, "agents": agents})
+    write_atomic(home.root / PLACEMENTS, text)
 
 
 def parse_duration(text: str) -> float:

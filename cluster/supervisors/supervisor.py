@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -25,6 +25,8 @@ State = Literal["up", "starting", "backoff", "crash-loop", "config-error", "port
 SOCKET = "supervisor.sock"
 LOCK = "supervisor.lock"
 LOG = "supervisor.log"
+LOG_BYTES = 1024 * 1024
+"""A larger supervisor.log is put aside as supervisor.log.1 before the next start."""
 ANSWER_SECONDS = 5.0
 """A supervisor that does not answer a plain question for so long is taken for hung."""
 REVIVE_SECONDS = 10.0
@@ -54,6 +56,9 @@ class ChildState(msgspec.Struct, kw_only=True):
     """Unix seconds of the next try, in `backoff` and `port-taken`."""
     detail: str = ""
     """Why, in one line: the process's last words, the crash loop, the owner of the port."""
+
+
+States = list[ChildState]
 
 
 class Request(msgspec.Struct, kw_only=True):
@@ -88,25 +93,25 @@ class SupervisorClient:
             return False
         return True
 
-    def list(self) -> list[ChildState]:
+    def list(self) -> States:
         """Every agent of the cluster, in its order."""
         return self._ask(Request(op="list")).children
 
     def pid(self) -> int:
         return self._ask(Request(op="list")).pid
 
-    def start(self, names: Iterable[str], wait: float = 0.0) -> list[ChildState]:
+    def start(self, names: Iterable[str], wait: float = 0.0) -> States:
         """Start these agents (harmless if they run) and clear their crash loops; answers their states.
 
         With `wait` it answers once each is up or has failed, at most that many seconds later.
         """
         return self._ask(Request(op="start", agents=[*names], wait=wait), wait).children
 
-    def stop(self, names: Iterable[str]) -> list[ChildState]:
+    def stop(self, names: Iterable[str]) -> States:
         """Drain and end these agents and all that they started; answers when they are gone (at most about 30 s)."""
         return self._ask(Request(op="stop", agents=[*names]), 60.0).children
 
-    def restart(self, names: Iterable[str], wait: float = 0.0) -> list[ChildState]:
+    def restart(self, names: Iterable[str], wait: float = 0.0) -> States:
         return self._ask(Request(op="restart", agents=[*names], wait=wait), 60.0 + wait).children
 
     def forget(self, names: Iterable[str]) -> None:
@@ -126,18 +131,22 @@ class SupervisorClient:
         """Start the supervisor if it is dead; true if that was so. It then re-adopts or restarts its children."""
         if self.alive():
             return False
-        self._launch()
-        until = time.monotonic() + REVIVE_SECONDS
-        while time.monotonic() < until:
-            if self.alive():
-                return True
-            time.sleep(0.02)
+        began = time.monotonic()
+        while (waited := time.monotonic() - began) < REVIVE_SECONDS:
+            # More than once: the first may have met a predecessor that was still about to end.
+            self._launch()
+            while time.monotonic() - began < waited + 2.0:
+                if self.alive():
+                    return True
+                time.sleep(0.02)
         raise SupervisorError(f"the supervisor did not come up; its last words are in {self.home.run / LOG}")
 
     def _launch(self) -> None:
         run = self.home.run
         run.mkdir(mode=0o700, exist_ok=True)
         environment = {k: v for k, v in os.environ.items() if k != "ATOMIZER_SCOPE"}
+        if (run / LOG).exists() and (run / LOG).stat().st_size > LOG_BYTES:
+            (run / LOG).replace(run / f"{LOG}.1")
         log = os.open(run / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             starter = subprocess.Popen(
@@ -212,8 +221,3 @@ def short_path(home: Home) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{SOCKET}"
     finally:
         os.close(folder)
-
-
-def as_builtins(value: Any) -> Any:
-    """`value` as plain dicts and lists, for `--json`."""
-    return msgspec.to_builtins(value)

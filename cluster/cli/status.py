@@ -1,0 +1,235 @@
+"""`atomizer status`: every agent in one table, asked all at once."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from cluster.cli.context import Invocation, pass_invocation, shared_options
+
+if TYPE_CHECKING:
+    from cluster.supervisors.supervisor import ChildState
+    from protocols.status import AgentStatus
+    from runtime.config import AgentSpec
+
+ASK_SECONDS = 2.0
+"""A gateway that does not answer for so long is shown as stale."""
+SETTLE_SECONDS = 10.0
+"""How long to wait for agents that a revived supervisor is starting again."""
+GLYPHS = {"up": "+", "busy": "*", "late": "!", "starting": "~", "down": "x", "stale": "?", "disabled": "-"}
+
+
+class Row(msgspec.Struct, kw_only=True):
+    """One agent, as the table and --json show it."""
+
+    agent: str
+    state: str
+    """`up`, `busy`, `late` (up, but something needs attention), `starting`, `down`, `stale` or `disabled`."""
+    port: int
+    enabled: bool
+    pid: int | None = None
+    model: str = ""
+    heartbeat: str = ""
+    queue: str = ""
+    task: str = ""
+    notes: list[str] = msgspec.field(default_factory=list)
+    supervisor: ChildState | None = None
+    status: AgentStatus | None = None
+
+
+@click.command()
+@shared_options
+@pass_invocation
+def status(call: Invocation) -> None:
+    """Show every agent: state, port, model, heartbeat, queue, current task.
+
+    States: + up, * busy, ! late (up, but needs attention), ~ starting, x down, ? stale (no answer), - disabled.
+
+    \b
+    Examples:
+      atomizer status
+      atomizer status --json | jq '.agents[] | {agent, state}'
+    """
+    show_status(call)
+
+
+def show_status(call: Invocation) -> None:
+    """Print the table, or the document."""
+    rows, supervised = collect(call)
+    cluster = call.cluster
+    profile = cluster.file.models.profile
+    document = {
+        "ok": True,
+        "name": cluster.name,
+        "home": str(cluster.home.root),
+        "profile": profile,
+        "supervisor": supervised,
+        "agents": rows,
+    }
+
+    def text() -> str:
+        lines = [f"{cluster.name}: {summary(rows)}; profile {profile}"]
+        if profile == "offline":
+            lines[0] += " (answers come from the workspace files; `atomizer init --help` tells how to leave it)"
+        if not supervised:
+            lines.append("the cluster is not running; `atomizer up` starts it")
+        return "\n".join([*lines, *table(rows)])
+
+    call.answer(document, text)
+
+
+def collect(call: Invocation) -> tuple[list[Row], bool]:
+    """A row for each agent, and whether a supervisor answers."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from cluster.supervisors.supervisor import SupervisorError
+
+    agents = list(call.cluster.agents.values())
+    children: dict[str, ChildState] = {}
+    supervised = True
+    client = call.supervisor()
+    try:
+        states = client.list()
+        if call.revived:
+            until = time.monotonic() + SETTLE_SECONDS
+            while any(c.desired == "up" and c.state == "starting" for c in states) and time.monotonic() < until:
+                time.sleep(0.1)
+                states = client.list()
+        children = {child.agent: child for child in states}
+    except SupervisorError:
+        supervised = False
+    asked = [spec.name for spec in agents if spec.name in children and children[spec.name].pid is not None]
+    answers: dict[str, AgentStatus | str] = {}
+    if asked:
+        with ThreadPoolExecutor(max_workers=min(16, len(asked))) as pool:
+            answers = dict(zip(asked, pool.map(lambda name: _ask(call, name), asked), strict=True))
+    return [row(spec, children.get(spec.name), answers.get(spec.name)) for spec in agents], supervised
+
+
+def _ask(call: Invocation, name: str) -> AgentStatus | str:
+    from protocols.errors import AtomizerError
+    from protocols.status import AgentStatus
+
+    try:
+        return call.ask(name, timeout=ASK_SECONDS).get("/status", AgentStatus)
+    except AtomizerError as error:
+        return str(error)
+
+
+def row(spec: AgentSpec, child: ChildState | None, answer: AgentStatus | str | None) -> Row:
+    """What the supervisor and the gateway say about one agent, as one row."""
+    made = Row(agent=spec.name, state="down", port=spec.port, enabled=spec.enabled, supervisor=child)
+    if child is not None:
+        made.pid = child.pid
+        if child.detail:
+            made.notes.append(child.detail)
+        if child.state not in ("up", "starting", "stopping", "stopped"):
+            made.notes.append(_mend(child))
+    if child is None or child.state in ("stopped", "crash-loop", "config-error", "port-taken", "backoff"):
+        if not spec.enabled and (child is None or child.state == "stopped"):
+            made.state = "disabled"
+        return made
+    if child.state in ("starting", "stopping"):
+        made.state = "starting" if child.state == "starting" else "down"
+        if child.state == "stopping":
+            made.notes.append("stopping")
+        return made
+    if answer is None or isinstance(answer, str):
+        made.state = "stale"
+        made.notes.append(answer or "not asked")
+        return made
+    _fill(made, answer)
+    return made
+
+
+def _mend(child: ChildState) -> str:
+    if child.state == "crash-loop":
+        return f"`atomizer logs {child.agent}` shows why; `atomizer start {child.agent}` tries again"
+    if child.state == "config-error":
+        return f"mend it, then `atomizer start {child.agent}`"
+    wait = max(0.0, (child.retry_at or 0.0) - time.time())
+    return f"next try in {wait:.0f} s"
+
+
+def _fill(made: Row, answer: AgentStatus) -> None:
+    made.status = answer
+    model, beat = answer.model, answer.heartbeat
+    made.model = model.active
+    made.heartbeat = (
+        "off" if not beat.enabled else f"{ago(answer.now - beat.last_at)} ago" if beat.last_at else "none yet"
+    )
+    made.queue = f"{answer.queue.queued} q {answer.queue.running} r" + (
+        f" {answer.queue.waiting} w" if answer.queue.waiting else ""
+    )
+    made.task = answer.current[0].task if answer.current else ""
+    made.state = "busy" if answer.state == "busy" else "up"
+    if answer.state not in ("up", "busy"):
+        made.state = "late"
+        made.notes.append(answer.state)
+    if beat.state in ("overdue", "paused"):
+        made.state = "late"
+        made.notes.append(f"heartbeat {beat.state}" + (f": {beat.reason}" if beat.reason else ""))
+    if not model.usable:
+        made.state = "late"
+    if model.reason:
+        made.notes.append(model.reason)
+    elif model.retires:
+        made.notes.append(
+            f"{model.configured} ends on {model.retires}" + (f", then {model.successor}" if model.successor else "")
+        )
+    if answer.config_error:
+        made.notes.append(answer.config_error)
+    made.notes.extend(text for text in answer.failing if text not in made.notes and text != model.reason)
+    if answer.dead_letters:
+        made.notes.append(f"{answer.dead_letters} dead letters")
+
+
+def ago(seconds: float) -> str:
+    """A span of time in at most four characters: `42s`, `7m`, `3h`, `12d`."""
+    seconds = max(0.0, seconds)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{seconds / size:.0f}{unit}"
+    return f"{seconds:.0f}s"
+
+
+def summary(rows: list[Row]) -> str:
+    """`8 agents: 7 up, 1 down` without those that are disabled."""
+    shown = [made for made in rows if made.state != "disabled"]
+    counts = [(word, sum(made.state == word for made in shown)) for word in GLYPHS]
+    return f"{len(shown)} agents" + "".join(f", {count} {word}" for word, count in counts if count)
+
+
+def table(rows: list[Row]) -> list[str]:
+    """Aligned lines: a heading, a row for each agent that is not disabled, its notes beneath."""
+    shown = [made for made in rows if made.state != "disabled"]
+    cells = [["", "AGENT", "PORT", "MODEL", "BEAT", "QUEUE", "TASK"]]
+    for made in shown:
+        state = f"{GLYPHS[made.state]} {made.state}"
+        cells.append([state, made.agent, str(made.port), made.model, made.heartbeat, made.queue, made.task])
+    widths = [max(len(line[column]) for line in cells) for column in range(6)]
+    room = _width() - sum(widths) - 12
+    lines = []
+    for number, line in enumerate(cells):
+        task = line[6] if room <= 0 or len(line[6]) <= room else line[6][: max(1, room - 1)] + "~"
+        lines.append(
+            "  ".join([*(cell.ljust(width) for cell, width in zip(line[:6], widths, strict=True)), task]).rstrip()
+        )
+        if number:
+            lines.extend(f"           {note}" for note in shown[number - 1].notes if note)
+    hidden = [made.agent for made in rows if made.state == "disabled"]
+    if hidden:
+        lines.append(f"disabled: {', '.join(hidden)}")
+    return lines
+
+
+def _width() -> int:
+    if not sys.stdout.isatty():
+        return 10_000
+    import shutil
+
+    return shutil.get_terminal_size().columns
