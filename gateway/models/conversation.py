@@ -1,0 +1,81 @@
+"""A conversation made fit for a provider: roles alternate, nothing is empty, every tool call has its result.
+
+Sessions are cut by crashes, compaction and swaps of model; providers answer 400 to what is left. The repair happens
+here, on the way out, so that the ledger keeps what really happened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from gateway.models.provider import Block, Message, Native, Text, ToolCall, ToolResult
+
+INTERRUPTED = "interrupted: no result was recorded"
+"""What the model reads for a call whose result is missing."""
+_OPENING = "(The beginning of this conversation is not shown.)"
+_GO_ON = "Continue."
+
+
+def tidy(messages: Iterable[Message], provider: str) -> list[list[Message]]:
+    """Turns of alternating role, the first and the last the user's; a turn is one or more messages of one role.
+
+    Messages of the assistant stay whole, for the Native block of `provider` stands for all of the others.
+    """
+    turns: list[list[Message]] = []
+    for message in messages:
+        message = _without_empty(message, provider)
+        if not message.content:
+            continue
+        if turns and turns[-1][0].role == message.role:
+            turns[-1].append(message)
+        else:
+            turns.append([message])
+    if not turns or turns[0][0].role == "assistant":
+        turns.insert(0, [Message("user", [Text(_OPENING)])])
+    if turns[-1][0].role == "assistant":
+        asks = any(message.tool_calls for message in turns[-1])
+        turns.append([Message("user", [] if asks else [Text(_GO_ON)])])
+    return [turn if turn[0].role == "assistant" else _answering(turns[i - 1], turn) for i, turn in enumerate(turns)]
+
+
+def _answering(asked: list[Message], turn: list[Message]) -> list[Message]:
+    """The user's turn as one message: the results of exactly the calls before it, in their order, then the rest."""
+    calls = [] if asked[0].role == "user" else [call for message in asked for call in message.tool_calls]
+    blocks = [block for message in turn for block in message.content]
+    results: dict[str, ToolResult] = {}
+    rest: list[Block] = []
+    expected = {call.id for call in calls}
+    for block in blocks:
+        if isinstance(block, ToolResult):
+            if block.id in expected and block.id not in results:
+                results[block.id] = block
+            else:
+                rest.append(Text(f"[result of {block.name}] {block.content}"))
+        else:
+            rest.append(block)
+    answers: list[Block] = [results.get(call.id) or _interrupted(call) for call in calls]
+    return [Message("user", answers + rest)]
+
+
+def _interrupted(call: ToolCall) -> ToolResult:
+    return ToolResult(id=call.id, name=call.name, content=INTERRUPTED, is_error=True)
+
+
+def _without_empty(message: Message, provider: str) -> Message:
+    kept = [block for block in message.content if not _is_empty(block, provider)]
+    return Message(message.role, kept)
+
+
+def _is_empty(block: Block, provider: str) -> bool:
+    match block:
+        case Text(text=text):
+            return not text.strip()
+        case Native(provider=name):
+            return name != provider
+        case _:
+            return False
+
+
+def native_of(message: Message, provider: str) -> Native | None:
+    """The block in which `provider` said this message, if it did."""
+    return next((b for b in message.content if isinstance(b, Native) and b.provider == provider), None)
