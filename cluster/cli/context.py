@@ -132,6 +132,11 @@ def json_text(document: Any) -> str:
     return json.dumps(msgspec.to_builtins(document), ensure_ascii=False, indent=2)
 
 
+def printable(text: str) -> str:
+    """`text` without control characters: what a model or a web page said must not steer the terminal."""
+    return "".join(c if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f") else "\ufffd" for c in text)
+
+
 def classify(error: AtomizerError) -> tuple[int, str]:
     """(exit code, word for scripts) of an error that a command ended with."""
     from protocols.errors import DecodeError, ProtocolError, Unreachable

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from cluster.cli.context import Invocation, pass_invocation, shared_options
+from cluster.cli.context import Invocation, pass_invocation, printable, shared_options
 
 if TYPE_CHECKING:
     from cluster.supervisors.supervisor import ChildState
@@ -74,10 +74,12 @@ def show_status(call: Invocation) -> None:
     def text() -> str:
         lines = [f"{cluster.name}: {summary(rows)}; profile {profile}"]
         if profile == "offline":
-            lines[0] += " (answers come from the workspace files; `atomizer init --help` tells how to leave it)"
+            lines[0] += (
+                " (answers come from the workspace files; to leave it: atomizer secrets set anthropic, then set profile)"
+            )
         if not supervised:
             lines.append("the cluster is not running; `atomizer up` starts it")
-        return "\n".join([*lines, *table(rows)])
+        return printable("\n".join([*lines, *table(rows)]))
 
     call.answer(document, text)
 
@@ -148,7 +150,7 @@ def row(spec: AgentSpec, child: ChildState | None, answer: AgentStatus | str | N
 
 def _mend(child: ChildState) -> str:
     if child.state == "crash-loop":
-        return f"`atomizer logs {child.agent}` shows why; `atomizer start {child.agent}` tries again"
+        return f"`atomizer logs {child.agent} --console` shows why; `atomizer start {child.agent}` tries again"
     if child.state == "config-error":
         return f"mend it, then `atomizer start {child.agent}`"
     wait = max(0.0, (child.retry_at or 0.0) - time.time())

@@ -1,0 +1,275 @@
+"""`atomizer delegate`, `runs` and `run`."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from cluster.cli import exits
+from cluster.cli.context import CommandFailure, Invocation, json_text, pass_invocation, printable, shared_options
+
+if TYPE_CHECKING:
+    from protocols.runs import Run, RunSummary
+
+T = TypeVar("T")
+
+POLL_SECONDS = 20.0
+"""One long poll; a gateway answers earlier when the run ends."""
+ABSENCE_SECONDS = 90.0
+"""How long a gateway may be away while we wait: its restart with the longest backoff, and some."""
+
+
+@click.command()
+@click.argument("agent")
+@click.argument("text")
+@click.option("--wait", is_flag=True, help="Wait until the run has ended, and print its answer.")
+@click.option("--session", metavar="KEY", help="Continue this conversation instead of a fresh one.")
+@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds to wait at most.")
+@click.option("--key", metavar="KEY", help="Idempotency key: a repeat gives the same run, not a second one.")
+@click.option("--deliver/--no-deliver", default=True, help="Also send the answer to the agent's channel.")
+@shared_options
+@pass_invocation
+def delegate(
+    call: Invocation,
+    agent: str,
+    text: str,
+    wait: bool,
+    session: str | None,
+    timeout: float | None,
+    key: str | None,
+    deliver: bool,
+) -> None:
+    """Give an agent a piece of work. TEXT `-` reads it from stdin.
+
+    With --wait the exit code tells how the run ended: 0 succeeded, 1 failed, 5 not ended within --timeout (it goes on).
+
+    \b
+    Examples:
+      atomizer delegate webster "Find the CTE of Zerodur Class 0 between 20 and 40 C" --wait
+      atomizer delegate manager - --wait --json < request.txt
+      atomizer delegate webster "nightly check" --key nightly-2026-11-25
+    """
+    from protocols.hooks import AgentAccepted, AgentHook
+
+    message = sys.stdin.read() if text == "-" else text
+    if not message.strip():
+        raise click.UsageError("the text is empty", click.get_current_context())
+    began = time.monotonic()
+    ask = call.ask(agent)
+    # A key of our own makes it safe to ask again where the answer was lost.
+    hook = AgentHook(
+        message=message,
+        name="atomizer delegate",
+        session_key=session,
+        idempotency_key=key or _fresh_key(),
+        deliver=deliver,
+    )
+    accepted = _retrying(
+        call, agent, lambda: ask.send("POST", "/hooks/agent", hook, AgentAccepted), ABSENCE_SECONDS if wait else 1.0
+    )
+    if not wait:
+        call.answer(
+            accepted, f"{accepted.run_id} {accepted.status} (atomizer run show {accepted.run_id} --agent {agent})"
+        )
+        return
+    run = wait_for(call, agent, accepted.run_id, None if timeout is None else began + timeout)
+    if call.json:
+        click.echo(json_text(run))
+    elif run.state == "succeeded":
+        click.echo(printable(run.text) if sys.stdout.isatty() else run.text)
+    if run.state != "succeeded" and not call.json:
+        raise CommandFailure(f"{run.run_id} {run.state}: {_why(run)}", exits.FAILED, "run_failed")
+    sys.exit(exits.OK if run.state == "succeeded" else exits.FAILED)
+
+
+def wait_for(call: Invocation, agent: str, run_id: str, until: float | None) -> Run:
+    """The run once it has ended, through restarts of its gateway; raises CommandFailure at `until` (monotonic)."""
+    from protocols.runs import Run
+
+    ask = call.ask(agent)
+    while True:
+        left = POLL_SECONDS if until is None else min(POLL_SECONDS, until - time.monotonic())
+        if left <= 0:
+            raise CommandFailure(
+                f"{run_id} has not ended in time and goes on; see `atomizer run show {run_id} --agent {agent}`",
+                exits.TIMEOUT,
+                "timeout",
+            )
+        patience = ABSENCE_SECONDS if until is None else min(ABSENCE_SECONDS, until - time.monotonic())
+        run = _retrying(call, agent, functools.partial(ask.run, run_id, wait=max(0.1, left)), patience)
+        assert isinstance(run, Run)
+        if run.state.ended:
+            return run
+
+
+def _retrying(call: Invocation, agent: str, attempt: Callable[[], T], patience: float) -> T:
+    """What `attempt` answers, tried again for `patience` seconds while the gateway is away and may come back."""
+    from protocols.errors import ProtocolError, Unreachable
+
+    until = time.monotonic() + patience
+    while True:
+        try:
+            return attempt()
+        except (Unreachable, ProtocolError) as error:
+            draining = isinstance(error, ProtocolError) and error.status == 503
+            if time.monotonic() >= until or not (draining or isinstance(error, Unreachable)):
+                raise
+            call.revive()
+            _raise_if_down(call, agent)
+        time.sleep(0.25)
+
+
+def _raise_if_down(call: Invocation, agent: str) -> None:
+    """Raises CommandFailure if nobody is going to start this agent."""
+    from cluster.supervisors.supervisor import SupervisorError
+
+    try:
+        child = next((child for child in call.supervisor().list() if child.agent == agent), None)
+    except SupervisorError:
+        child = None
+    if child is None or child.desired == "stopped" or child.state in ("crash-loop", "config-error"):
+        why = f"{child.state}{f': {child.detail}' if child.detail else ''}" if child else "the cluster is not running"
+        raise CommandFailure(f"{agent} is down ({why}); `atomizer start {agent}`", exits.UNREACHABLE, "agent_down")
+
+
+@click.command()
+@click.argument("agents", nargs=-1, metavar="[AGENT]...")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(1, 1000), help="Newest runs to show.")
+@shared_options
+@pass_invocation
+def runs(call: Invocation, agents: tuple[str, ...], limit: int) -> None:
+    """List runs, newest last, of some agents or all that answer.
+
+    \b
+    Examples:
+      atomizer runs
+      atomizer runs webster --limit 5 --json
+    """
+    from protocols.errors import Unreachable
+    from protocols.runs import RunList
+
+    names: list[str] = [call.agent(name).name for name in agents] or [spec.name for spec in call.cluster.enabled]
+    found: list[RunSummary] = []
+    away: dict[str, str] = {}
+    for name in names:
+        try:
+            found += call.ask(name).get(f"/hooks/runs?limit={limit}", RunList).runs
+        except Unreachable as error:
+            if agents:
+                raise
+            away[name] = str(error)
+    if away and len(away) == len(names):
+        raise CommandFailure("no agent answers; `atomizer up` starts them", exits.UNREACHABLE, "unreachable")
+    found = sorted(found, key=lambda run: run.created_at)[-limit:]
+    for silent in away:
+        call.note(f"{silent} does not answer")
+    call.answer(
+        {"ok": True, "runs": found, "unreachable": away}, lambda: printable("\n".join(_line(run) for run in found))
+    )
+
+
+@click.group()
+@shared_options
+def run() -> None:
+    """Show or cancel one run."""
+
+
+@run.command()
+@click.argument("run_id")
+@click.option("--agent", help="Whose run it is; without it all that answer are asked.")
+@shared_options
+@pass_invocation
+def show(call: Invocation, run_id: str, agent: str | None) -> None:
+    """Show a run: its state, steps, cost, delivery and answer.
+
+    \b
+    Example:
+      atomizer run show run-0193c1f2b3a4d5e6f7a8b
+    """
+    found = _find(call, run_id, agent)
+    call.answer(found, lambda: printable(_page(found)))
+
+
+@run.command()
+@click.argument("run_id")
+@click.option("--agent", help="Whose run it is; without it all that answer are asked.")
+@shared_options
+@pass_invocation
+def cancel(call: Invocation, run_id: str, agent: str | None) -> None:
+    """Cancel a run, and what it delegated.
+
+    \b
+    Example:
+      atomizer run cancel run-0193c1f2b3a4d5e6f7a8b
+    """
+    from protocols.control import Acted
+
+    found = _find(call, run_id, agent)
+    acted = call.ask(found.agent).send("POST", f"/hooks/runs/{run_id}/cancel", {}, Acted)
+    call.answer(acted, f"{run_id}: {acted.outcome}")
+
+
+def _find(call: Invocation, run_id: str, agent: str | None) -> Run:
+    from protocols.errors import ProtocolError, Unreachable
+    from protocols.runs import Run
+
+    names = [call.agent(agent).name] if agent else [spec.name for spec in call.cluster.enabled]
+    away = 0
+    for name in names:
+        try:
+            found = call.ask(name).run(run_id)
+            assert isinstance(found, Run)
+            return found
+        except Unreachable:
+            if agent:
+                raise
+            away += 1
+        except ProtocolError as error:
+            if agent or error.status != 404:
+                raise
+    if away:
+        raise CommandFailure(
+            f"no run {run_id} at the agents that answer; {away} of {len(names)} do not",
+            exits.UNREACHABLE,
+            "unreachable",
+        )
+    raise CommandFailure(f"no agent has a run {run_id}; `atomizer runs` lists them", exits.REFUSED, "not_found")
+
+
+def _why(run: Run) -> str:
+    return run.error.message if run.error else run.reason or "no reason given"
+
+
+def _line(run: RunSummary) -> str:
+    at = time.strftime("%m-%d %H:%M:%S", time.localtime(run.created_at))
+    tail = run.preview if run.state == "succeeded" else run.reason
+    return f"{at}  {run.run_id}  {run.state:<9}  {run.agent}  {run.task}" + (f"  => {tail}" if tail else "")
+
+
+def _page(run: Run) -> str:
+    cost = "unknown" if run.cost_usd is None else f"${run.cost_usd:.4f}"
+    lines = [
+        f"{run.run_id}  {run.state}"
+        + (f": {_why(run)}" if run.state not in ("succeeded", "queued", "running") else ""),
+        f"agent {run.agent}, from {run.caller}, session {run.session_key}, model {run.model or 'none yet'}",
+        f"tokens {run.usage.input_tokens} in, {run.usage.output_tokens} out; cost {cost}",
+    ]
+    if run.delivery:
+        lines.append(f"delivery {run.delivery.status}" + (f": {run.delivery.detail}" if run.delivery.detail else ""))
+    lines.append(f"task: {run.message}")
+    lines += [f"step {step.index}: {step.kind} {step.name} {step.state}" for step in run.steps]
+    lines += [f"delegated to {child.agent}: {child.run_id} {child.state}" for child in run.children]
+    if run.text:
+        lines += ["", run.text]
+    return "\n".join(lines)
+
+
+def _fresh_key() -> str:
+    import os
+
+    return f"cli-{os.urandom(12).hex()}"
