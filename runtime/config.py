@@ -176,7 +176,7 @@ class Overrides(_Table):
 
 
 class Placements(_Table):
-    """placements.toml: written by `atomizer agent add|remove`, beside the human cluster.toml, which is never rewritten."""
+    """placements.toml: written by `atomizer agent add|remove`; the human cluster.toml is never rewritten."""
 
     agents: dict[str, PlacementTable] = msgspec.field(default_factory=dict)
     """Agents that were added. One that also stands in cluster.toml is placed as cluster.toml says."""

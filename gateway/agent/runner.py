@@ -1,0 +1,268 @@
+"""What runs next: places for runs, one run at a time per session, cancel, park and drain."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.reading import Reader
+from gateway.ledger.records import ClaimedRun, Ending, NewEffect
+from gateway.models.provider import ProviderError
+from protocols.errors import AtomizerError
+from protocols.runs import RunError, RunState, one_line
+from runtime.logs import logging_run
+from runtime.sqlite_writer import DiskFull
+
+log = logging.getLogger("runner")
+
+_RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class Working(Protocol):
+    """Carries out a run: its answer's text."""
+
+    async def __call__(
+        self, run: ClaimedRun, park: Callable[[str], contextlib.AbstractAsyncContextManager[None]]
+    ) -> str: ...
+
+
+class _Place:
+    """A run under way."""
+
+    __slots__ = ("cancel_reason", "parked", "run", "task")
+
+    def __init__(self, run: ClaimedRun) -> None:
+        self.run = run
+        self.task: asyncio.Task[None] | None = None
+        self.parked = False
+        self.cancel_reason: str | None = None
+
+
+class Runner:
+    """Gives the places of one agent to its queued runs, by priority, and sees each to its end."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        reader: Reader,
+        *,
+        work: Working,
+        effects_of: Callable[[ClaimedRun, RunState, str, str], list[NewEffect]],
+        on_change: Callable[[str], None],
+        on_end: Callable[[ClaimedRun, Ending], Awaitable[None]],
+        places: int,
+        run_timeout: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`on_change(run_id)` after each change of state; `on_end` once the ending is on disk."""
+        self._ledger = ledger
+        self._reader = reader
+        self._work = work
+        self._effects_of = effects_of
+        self._on_change = on_change
+        self._on_end = on_end
+        self._limit = places
+        self._run_timeout = run_timeout
+        self._clock = clock
+        self._places: dict[str, _Place] = {}
+        self._returning: list[asyncio.Future[None]] = []
+        self._wake = asyncio.Event()
+        self._draining = False
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._places)
+
+    @property
+    def draining(self) -> bool:
+        return self._draining
+
+    def configure(self, *, places: int, run_timeout: float) -> None:
+        self._limit, self._run_timeout = places, run_timeout
+        self.wake()
+
+    def wake(self) -> None:
+        """Look at the queue again: something was accepted, ended or parked."""
+        self._wake.set()
+
+    async def serve(self) -> None:
+        """Start queued runs until cancelled. Errors of the disk are waited out; nothing is forgotten."""
+        failures = 0
+        while True:
+            self._wake.clear()
+            try:
+                await self._expire()
+                if not self._draining:
+                    await self._fill()
+                failures = 0
+            except (DiskFull, OSError) as error:
+                pause = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
+                failures += 1
+                log.error("the queue waits %.0f s: %s", pause, error)
+                await asyncio.sleep(pause)
+                continue
+            deadline = self._reader.next_deadline()
+            timeout = None if deadline is None else max(0.01, deadline - self._clock())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+
+    async def cancel(self, run_id: str, reason: str) -> RunState | None:
+        """Cancel a run; its state before, or None if there is none. What it delegated is the caller's to cancel."""
+        before = await self._ledger.request_cancel(run_id, Ending(RunState.CANCELLED, reason=reason))
+        place = self._places.get(run_id)
+        if place is not None and place.task is not None and before is not None and not before.ended:
+            place.cancel_reason = reason
+            place.task.cancel()
+        if before is RunState.QUEUED:
+            self._on_change(run_id)
+        return before
+
+    async def drain(self, seconds: float) -> None:
+        """Start nothing more; let runs end for at most `seconds`, then put the rest back into the queue."""
+        self._draining = True
+        waited = [p.task for p in self._places.values() if p.task is not None and not p.parked]
+        if waited and seconds > 0:
+            await asyncio.wait(waited, timeout=seconds)
+        rest = [p.task for p in self._places.values() if p.task is not None]
+        for task in rest:
+            task.cancel()
+        if rest:
+            await asyncio.wait(rest, timeout=5)
+
+    async def _expire(self) -> None:
+        for run_id in self._reader.expired(self._clock()):
+            await self.cancel(run_id, "its deadline passed before it could start")
+
+    async def _fill(self) -> None:
+        """Claim as many runs as there are places. Parked runs that want to go on come first."""
+        active = [p for p in self._places.values() if not p.parked]
+        free = self._limit - len(active)
+        while free > 0 and self._returning:
+            future = self._returning.pop(0)
+            if not future.done():
+                future.set_result(None)
+                free -= 1
+        if free <= 0:
+            return
+        kept = 1 if self._limit > 1 else 0
+        others = self._limit - kept - sum(1 for p in active if not p.run.people)
+        claimed = await self._ledger.claim(free, max(0, others))
+        for run in claimed:
+            place = _Place(run)
+            self._places[run.run_id] = place
+            place.task = asyncio.create_task(self._carry_out(place), name=run.run_id)
+        if len(claimed) == free:
+            self.wake()
+
+    async def _carry_out(self, place: _Place) -> None:
+        run = place.run
+        try:
+            with logging_run(run.run_id):
+                self._on_change(run.run_id)
+                log.info("started%s: %s", _again(run), one_line(run.message, 120))
+                ending = await self._attempt(place)
+                if ending is None:
+                    await self._put_back(run)
+                else:
+                    await self._end(run, ending)
+        except Exception:
+            log.exception("run %s: its end could not be written; it goes on after a restart", run.run_id)
+        finally:
+            self._places.pop(run.run_id, None)
+            self.wake()
+
+    async def _attempt(self, place: _Place) -> Ending | None:
+        """Work on the run; how it ended, or None if the process stops and it is to go on later."""
+        run = place.run
+        seconds = run.options.timeout_seconds or self._run_timeout
+        if run.deadline is not None:
+            seconds = min(seconds, run.deadline - self._clock())
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                text = await self._work(run, lambda reason: self._parked(place, reason))
+            return self._ending(run, RunState.SUCCEEDED, text=text)
+        except asyncio.CancelledError:
+            if place.cancel_reason is not None:
+                return self._ending(run, RunState.CANCELLED, reason=place.cancel_reason)
+            if self._draining:
+                return None
+            raise
+        except TimeoutError:
+            return self._failed(run, "timeout", f"not done within {seconds:.0f} s")
+        except ProviderError as error:
+            return self._failed(run, f"model_{error.kind.value}", str(error))
+        except DiskFull as error:
+            return self._failed(run, "storage_full", str(error))
+        except AtomizerError as error:
+            return self._failed(run, "failed", str(error))
+        except Exception as error:
+            log.exception("the turn failed")
+            return self._failed(run, "internal", f"{type(error).__name__}: {error}")
+
+    def _failed(self, run: ClaimedRun, code: str, message: str) -> Ending:
+        return self._ending(run, RunState.FAILED, reason=message, error=RunError(code=code, message=message))
+
+    def _ending(
+        self, run: ClaimedRun, state: RunState, *, text: str = "", reason: str = "", error: RunError | None = None
+    ) -> Ending:
+        effects = self._effects_of(run, state, text, reason)
+        return Ending(state=state, text=text, reason=one_line(reason, 500), error=error, effects=effects)
+
+    async def _end(self, run: ClaimedRun, ending: Ending) -> None:
+        """Write the end, however long the disk refuses."""
+        failures = 0
+        while True:
+            try:
+                await self._ledger.finish(run.run_id, ending)
+                break
+            except DiskFull as error:
+                pause = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
+                failures += 1
+                log.error("the run's end waits %.0f s: %s", pause, error)
+                await asyncio.sleep(pause)
+        level = logging.INFO if ending.state in (RunState.SUCCEEDED, RunState.CANCELLED) else logging.ERROR
+        log.log(level, "%s%s", ending.state.value, f": {ending.reason}" if ending.reason else "")
+        self._on_change(run.run_id)
+        await self._on_end(run, ending)
+
+    async def _put_back(self, run: ClaimedRun) -> None:
+        await self._ledger.requeue(run.run_id)
+        log.info("put back into the queue; it goes on after the restart")
+        self._on_change(run.run_id)
+
+    @contextlib.asynccontextmanager
+    async def _parked(self, place: _Place, reason: str) -> AsyncIterator[None]:
+        """The run is `waiting` and its place free while the block lasts."""
+        run_id = place.run.run_id
+        await self._ledger.set_waiting(run_id, reason)
+        place.parked = True
+        self._on_change(run_id)
+        self.wake()
+        try:
+            yield
+        finally:
+            if place.cancel_reason is None and not self._draining:
+                await self._take_place_again()
+            place.parked = False
+            await self._ledger.set_running(run_id)
+            self._on_change(run_id)
+
+    async def _take_place_again(self) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._returning.append(future)
+        self.wake()
+        try:
+            await future
+        finally:
+            with contextlib.suppress(ValueError):
+                self._returning.remove(future)
+
+
+def _again(run: ClaimedRun) -> str:
+    return f" again (attempt {run.attempts})" if run.attempts > 1 else ""

@@ -1,0 +1,73 @@
+"""What a tool is, for the turn: a schema, a way to replay it after a crash, and one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from enum import StrEnum
+from typing import Any, Protocol
+
+import msgspec
+
+from gateway.ledger.records import ClaimedRun
+from gateway.models.provider import ToolSpec
+from protocols.errors import AtomizerError
+
+MAX_OUTPUT = 60_000
+"""Characters of a tool's result that a model is given; the rest is cut, visibly."""
+
+
+class Replay(StrEnum):
+    """What happens to a call that had begun when the process died."""
+
+    SAFE = "safe"
+    """It only reads: call it again."""
+    KEYED = "keyed"
+    """Call it again with the same key: it does its work once for a key."""
+    NEVER = "never"
+    """It may have had effects: the model is told that it was interrupted."""
+
+
+class ToolError(AtomizerError):
+    """The call could not be carried out; the model reads the message and may try otherwise."""
+
+
+class ToolContext:
+    """The call's surroundings."""
+
+    __slots__ = ("key", "park", "run")
+
+    def __init__(self, run: ClaimedRun, key: str, park: Callable[[str], AbstractAsyncContextManager[None]]) -> None:
+        self.run = run
+        self.key = key
+        """Unique for this call, and the same when it is replayed."""
+        self.park = park
+        """`async with park(reason)`: the run is `waiting` and its place free while the block lasts."""
+
+
+class Tool(Protocol):
+    """One tool. `call` returns the result's text; raises ToolError."""
+
+    spec: ToolSpec
+    replay: Replay
+
+    async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str: ...
+
+
+def spec_of(name: str, description: str, arguments: type[msgspec.Struct]) -> ToolSpec:
+    """A ToolSpec whose JSON Schema is the Struct `arguments`; its fields' `Meta(description=...)` are kept."""
+    schema = msgspec.json.schema(arguments)
+    definition = schema["$defs"][arguments.__name__] if "$ref" in schema else schema
+    definition = {k: v for k, v in definition.items() if k not in ("title", "description")}
+    return ToolSpec(name=name, description=description, parameters=definition)
+
+
+def decode_arguments(kind: type[Any], arguments: dict[str, Any], name: str) -> Any:
+    """The arguments as `kind`; raises ToolError naming the field."""
+    from protocols.decoding import decode_json
+    from protocols.errors import DecodeError
+
+    try:
+        return decode_json(msgspec.json.encode(arguments), kind, f"tool {name}")
+    except DecodeError as error:
+        raise ToolError(str(error)) from None

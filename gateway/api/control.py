@@ -1,0 +1,139 @@
+"""`/control/...`, `/approvals`, `/sessions`, `/logs`: what the operator changes and reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from gateway.agent.heartbeat import Heartbeat
+from gateway.ledger.reading import Reader
+from gateway.models.models import Models
+from protocols.approvals import Approval, ApprovalAnswer, ApprovalList
+from protocols.control import (
+    Acted,
+    HeartbeatChange,
+    LogList,
+    ModelChange,
+    ModelChanged,
+    SessionList,
+    Transcript,
+)
+from protocols.errors import ProtocolError
+from protocols.events import LogEvent
+from runtime.logs import LEVELS, tail
+from runtime.service.app import Access, Call, Route
+
+
+class ControlApi:
+    """What the operator does to one agent."""
+
+    def __init__(
+        self,
+        agent: str,
+        reader: Reader,
+        models: Models,
+        heartbeat: Heartbeat,
+        log_path: Path,
+        *,
+        set_heartbeat: Callable[[HeartbeatChange], None],
+        on_model: Callable[[], None],
+        drain: Callable[[], None],
+        reload: Callable[[], Awaitable[str]],
+    ) -> None:
+        self._agent = agent
+        self._reader = reader
+        self._models = models
+        self._heartbeat = heartbeat
+        self._log_path = log_path
+        self._set_heartbeat = set_heartbeat
+        self._on_model = on_model
+        self._drain = drain
+        self._reload = reload
+
+    def routes(self) -> list[Route]:
+        op, watch = Access.OPERATOR, Access.WATCH
+        logs = {"level": "least level", "since": "unix seconds", "limit": "how many, the newest"}
+        return [
+            Route(
+                "PUT", "/control/model", self.model, op, "Swap the model from the next turn on", ModelChanged,
+                body=ModelChange,
+            ),
+            Route(
+                "PUT", "/control/heartbeat", self.heartbeat, op, "Switch or pace the heartbeat", Acted,
+                body=HeartbeatChange,
+            ),
+            Route("POST", "/control/heartbeat/now", self.beat, op, "Beat at once", Acted),
+            Route("POST", "/control/drain", self.drain, op, "Start no more runs; those under way end", Acted),
+            Route("POST", "/control/reload", self.reload, op, "Read configuration and secrets again", Acted),
+            Route("GET", "/approvals", self.approvals, Access.ANY, "Questions that wait for a person", ApprovalList),
+            Route(
+                "POST", "/approvals/{id}", self.answer, op, "Answer a question", Approval, body=ApprovalAnswer
+            ),
+            Route("GET", "/sessions", self.sessions, watch, "Conversations", SessionList),
+            Route("GET", "/sessions/{key:.+}", self.session, watch, "One conversation", Transcript),
+            Route("GET", "/logs", self.logs, watch, "Log lines, oldest first", LogList, query=logs),
+        ]  # fmt: skip
+
+    async def model(self, call: Call) -> ModelChanged:
+        change = await call.body(ModelChange)
+        changed = self._models.swap(change.model)
+        self._on_model()
+        return changed
+
+    async def heartbeat(self, call: Call) -> Acted:
+        change = await call.body(HeartbeatChange)
+        if change.enabled is None and change.every_seconds is None:
+            raise ProtocolError(400, "nothing_to_do", "give `enabled`, `everySeconds`, or both")
+        self._set_heartbeat(change)
+        config = self._heartbeat.config
+        state = f"every {config.every:.0f} s" if self._heartbeat.on else "off"
+        return Acted(ok=True, outcome=f"the heartbeat is {state}")
+
+    async def beat(self, call: Call) -> Acted:
+        return Acted(ok=True, outcome=self._heartbeat.beat_now())
+
+    async def drain(self, call: Call) -> Acted:
+        self._drain()
+        return Acted(ok=True, outcome="draining: no run starts until this gateway is restarted")
+
+    async def reload(self, call: Call) -> Acted:
+        return Acted(ok=True, outcome=await self._reload())
+
+    async def approvals(self, call: Call) -> ApprovalList:
+        return ApprovalList(approvals=[])
+
+    async def answer(self, call: Call) -> Approval:
+        await call.body(ApprovalAnswer)
+        raise ProtocolError(404, "unknown_approval", f"there is no question {call.part('id')!r}; none is pending")
+
+    async def sessions(self, call: Call) -> SessionList:
+        return SessionList(sessions=self._reader.sessions())
+
+    async def session(self, call: Call) -> Transcript:
+        key = call.part("key")
+        messages = self._reader.transcript(key)
+        if not messages:
+            raise ProtocolError(404, "unknown_session", f"there is no session {key!r}; GET /sessions lists them")
+        return Transcript(key=key, messages=messages)
+
+    async def logs(self, call: Call) -> LogList:
+        level = call.query("level") or "info"
+        if level not in LEVELS:
+            raise ProtocolError(400, "bad_query", f"query `level`: {level!r} is none of {', '.join(LEVELS)}")
+        since = call.number("since", 0.0, 0.0, 1e12)
+        limit = int(call.number("limit", 200, 1, 5000))
+        lines = await asyncio.to_thread(tail, self._log_path, level=level, since=since, limit=limit)
+        return LogList(
+            lines=[
+                LogEvent(
+                    at=line.at,
+                    agent=self._agent,
+                    level=line.level,
+                    logger=line.logger,
+                    message=line.message,
+                    run_id=line.run_id,
+                )
+                for line in lines
+            ]
+        )

@@ -1,0 +1,176 @@
+"""The outbox: effects written with a run's end are carried out here, each once, over any number of restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.reading import Reader
+from gateway.ledger.records import ClaimedRun, Effect, NewEffect
+from protocols.errors import AtomizerError
+from protocols.runs import RunSource, RunState, one_line
+from protocols.targets import TargetError, parse_target
+from runtime.sqlite_writer import DiskFull
+
+log = logging.getLogger("outbox")
+
+BACKOFF_BASE = 1.0
+BACKOFF_CAP = 60.0
+"""Seconds between attempts: full jitter under base * 2^n, capped."""
+GIVE_UP_SECONDS = 24 * 3600.0
+"""An effect that could not be carried out for so long becomes a dead letter."""
+HEARTBEAT_OK = "HEARTBEAT_OK"
+OK_REST = 300
+"""Characters that may stand beside HEARTBEAT_OK and still be swallowed with it."""
+
+
+class PermanentRefusal(AtomizerError):
+    """It will never work as it stands: a dead letter."""
+
+
+class Skip(AtomizerError):
+    """There is nothing to do after all; the message says why."""
+
+
+Handler = Callable[[Effect], Awaitable[str]]
+"""Carries one effect out and says what was done. Raises PermanentRefusal or Skip; any other error is retried."""
+
+
+class Outbox:
+    """Carries out the effects that are due."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        reader: Reader,
+        handlers: Mapping[str, Handler],
+        *,
+        on_change: Callable[[str], None],
+        clock: Callable[[], float] = time.time,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        self._ledger = ledger
+        self._reader = reader
+        self._handlers = handlers
+        self._on_change = on_change
+        self._clock = clock
+        self._uniform = uniform
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    async def serve(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._wake.clear()
+            try:
+                due = await self._ledger.due_effects()
+                if due:
+                    await asyncio.gather(*(self._carry_out(effect) for effect in due))
+                    continue
+            except DiskFull as error:
+                log.error("the outbox waits: %s", error)
+                await asyncio.sleep(BACKOFF_BASE * 5)
+                continue
+            at = self._reader.next_effect_at()
+            timeout = None if at is None else max(0.05, at - self._clock())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._wake.wait()
+
+    async def _carry_out(self, effect: Effect) -> None:
+        handler = self._handlers.get(effect.kind)
+        try:
+            if handler is None:
+                raise PermanentRefusal(f"nothing here carries out {effect.kind!r}")
+            detail = await handler(effect)
+        except Skip as reason:
+            await self._ledger.settle_effect(effect.id, "skipped", str(reason))
+        except PermanentRefusal as error:
+            log.error("%s of %s is a dead letter: %s", effect.kind, effect.run_id, error)
+            await self._ledger.settle_effect(effect.id, "dead", str(error))
+        except DiskFull:
+            raise
+        except (AtomizerError, OSError, TimeoutError) as error:
+            await self._again(effect, str(error) or type(error).__name__)
+        else:
+            await self._ledger.settle_effect(effect.id, "done", detail)
+        if effect.kind == "deliver":
+            self._on_change(effect.run_id)
+
+    async def _again(self, effect: Effect, problem: str) -> None:
+        now = self._clock()
+        if now - effect.created_at > GIVE_UP_SECONDS:
+            await self._ledger.settle_effect(effect.id, "dead", f"given up after a day: {problem}")
+            return
+        ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2**effect.attempts)
+        pause = self._uniform(0.05, ceiling)
+        log.warning("%s of %s: %s; again in %.1f s", effect.kind, effect.run_id, problem, pause)
+        await self._ledger.retry_effect(effect.id, now + pause, problem)
+
+
+def effects_of(run: ClaimedRun, state: RunState, text: str, reason: str) -> list[NewEffect]:
+    """What leaves the process when `run` ends so: the log's line, the report to the delegator, the answer."""
+    effects: list[NewEffect] = []
+    if run.source in (RunSource.HOOK, RunSource.SCHEDULE):
+        outcome = one_line(text if state is RunState.SUCCEEDED else reason, 200)
+        line = f"{state.value}: {one_line(run.message, 160)} -> {outcome or '(no text)'} (from {run.caller})"
+        effects.append(NewEffect(key=f"{run.run_id}/log", kind="log", payload={"text": line}))
+    if run.parent_run_id is not None and not run.people:
+        report = {
+            "runId": run.run_id,
+            "parentRunId": run.parent_run_id,
+            "state": state.value,
+            "text": text,
+            "error": reason or None,
+        }
+        effects.append(NewEffect(key=f"{run.run_id}/report", kind="report", payload=report, target=run.caller))
+    effects.append(_delivery(run, state, text))
+    return effects
+
+
+def _delivery(run: ClaimedRun, state: RunState, text: str) -> NewEffect:
+    """The answer's way to people. No channel exists yet, so all that is asked for by name is a dead letter."""
+    options = run.options
+    target, status, detail = options.to, "skipped", "no channel"
+    if not options.deliver:
+        detail = "not asked for"
+    elif state is not RunState.SUCCEEDED:
+        detail = f"the run {state.value}"
+    elif run.source is RunSource.HEARTBEAT and swallowed(text):
+        detail = HEARTBEAT_OK
+    elif target is not None:
+        status, detail = "dead", _undeliverable(target)
+    elif options.channel not in (None, "discord", "slack", "last"):
+        target = options.channel
+        status, detail = "dead", f"channel {options.channel!r} cannot be resolved: no channel is connected"
+    payload = {"text": text} if status == "dead" else {}
+    return NewEffect(
+        key=f"{run.run_id}/deliver", kind="deliver", payload=payload, target=target, state=status, detail=detail
+    )
+
+
+def _undeliverable(target: str) -> str:
+    try:
+        provider = parse_target(target).provider
+    except TargetError as error:
+        return f"cannot be resolved: {error}"
+    return f"no {provider} channel is connected to this agent"
+
+
+def swallowed(text: str) -> bool:
+    """Is this a heartbeat's all-clear: HEARTBEAT_OK at its start or end, and little else?"""
+    plain = text.removeprefix("[offline]").strip()
+    if plain.startswith(HEARTBEAT_OK):
+        rest = plain.removeprefix(HEARTBEAT_OK)
+    elif plain.endswith(HEARTBEAT_OK):
+        rest = plain.removesuffix(HEARTBEAT_OK)
+    else:
+        return False
+    return len(rest.strip()) <= OK_REST

@@ -1,0 +1,492 @@
+"""One agent's process, from its start to its end: the parts are built here and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import signal
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from gateway.agent.heartbeat import BeatConfig, Heartbeat
+from gateway.agent.memory import Memory
+from gateway.agent.peers import Peers
+from gateway.agent.projectlog import ProjectLog
+from gateway.agent.prompt import PromptBuilder
+from gateway.agent.runner import Runner
+from gateway.agent.sessions import load_messages
+from gateway.agent.tool import Tool
+from gateway.agent.turn import Turn
+from gateway.api.control import ControlApi
+from gateway.api.hooks import HooksApi
+from gateway.api.status import StatusApi
+from gateway.api.waiting import RunWaiters
+from gateway.channels.outbox import Outbox, PermanentRefusal, effects_of, swallowed
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.reading import Reader
+from gateway.ledger.records import ClaimedRun, Effect, Ending
+from gateway.models.models import Models
+from gateway.models.offline import OfflineProvider
+from gateway.models.provider import Request
+from gateway.toolbox import build_tools
+from protocols import VERSION
+from protocols.control import HeartbeatChange
+from protocols.errors import AtomizerError, ProtocolError, Unreachable
+from protocols.events import DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
+from protocols.hooks import ChildReport
+from protocols.registry import BROWSER_OFFSET
+from runtime.config import (
+    Cluster,
+    Instance,
+    load_cluster,
+    load_instance,
+    load_overrides,
+    parse_duration,
+    parse_quiet,
+    save_overrides,
+)
+from runtime.home import EXIT_PORT_TAKEN, Home, explain_os_error
+from runtime.logs import Logs
+from runtime.notify import notify
+from runtime.ports import owner_of
+from runtime.secrets import Redactor, Secrets
+from runtime.service.app import Route, StorageFull, build_app
+from runtime.service.auth import Auth
+from runtime.service.events import EventBus, EventStream
+from runtime.service.openapi import describe
+from runtime.sqlite_writer import DiskFull
+
+log = logging.getLogger("gateway")
+
+DRAIN_SECONDS = 10.0
+"""Runs under way at SIGTERM may take so long; then they go back into the queue."""
+PREDECESSOR_SECONDS = 25.0
+"""Our own predecessor, still draining, is awaited for so long."""
+_MAINTENANCE_SECONDS = 3600.0
+
+
+class PortTaken(AtomizerError):
+    """Somebody else listens on our port."""
+
+    exit_code = EXIT_PORT_TAKEN
+
+
+class Gateway:
+    """One agent: builds its parts, serves, drains, stops."""
+
+    def __init__(self, home: Home, agent: str) -> None:
+        """Reads the configuration; raises ConfigError, HomeError or SecretError."""
+        self.home = home
+        self.agent = agent
+        self.cluster: Cluster = load_cluster(home)
+        self.config: Instance = load_instance(self.cluster, agent)
+        self.instance = uuid.uuid4().hex[:12]
+        self._config_error = ""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._side_tasks: set[asyncio.Task[None]] = set()
+        self._stop = asyncio.Event()
+        self._started_at = time.time()
+
+    async def run(self) -> None:
+        """startup -> serve until SIGTERM -> drain -> shutdown. Raises PortTaken, or what startup raised."""
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            notify("READY=1")
+            log.info("listening on %s:%d, version %s", self.config.spec.host, self.config.spec.port, VERSION)
+            await self._stop.wait()
+            notify("STOPPING=1")
+            log.info("stopping: %d run(s) may take up to %.0f s", self._reader.queue().running, DRAIN_SECONDS)
+            await self.runner.drain(DRAIN_SECONDS)
+        self._logs.close()
+
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+        home, agent = self.home, self.agent
+        self._loop = asyncio.get_running_loop()
+        self._secrets = Secrets(home)
+        token = self._secrets.token(agent)
+        self._redact = Redactor([token])
+        self._logs = Logs(agent, home.logs(agent), self._redact, self.config.file.limits.log_level)
+        await stack.enter_async_context(self._lock())
+        self._ledger = Ledger(home.state_db(agent))
+        await asyncio.to_thread(self._ledger.start)
+        stack.callback(self._ledger.close)
+        recovered, lost = await self._ledger.recover()
+        self._reader = Reader(home.state_db(agent), agent)
+        stack.callback(self._reader.close)
+        self._build(token)
+        stack.push_async_callback(self.peers.close)
+        stack.push_async_callback(self.models.close)
+        stack.callback(self.memory.close)
+        self._watch_signals()
+        self._logs.publish_to(self._publish_log)
+        stack.callback(self._logs.publish_to, None)
+        await self._listen(stack)
+        if recovered or lost:
+            log.warning("after a restart: %d run(s) go on, %d given up as lost", recovered, len(lost))
+        await stack.enter_async_context(self._background())
+
+    def _build(self, token: str) -> None:
+        """The parts, lower floors first."""
+        home, agent, file = self.home, self.agent, self.config.file
+        self.bus = EventBus(agent, self.instance)
+        self.auth = Auth(self._secrets.callers())
+        self.peers = Peers(agent, self.cluster, token)
+        self.models = Models(self.config, self.cluster, self._secrets, make_offline=lambda _: OfflineProvider())
+        self.memory = Memory(self.config.workspace, home.shared, home.instance(agent) / "memory.db")
+        self.prompt = PromptBuilder(agent, file.agent.title, self.config.workspace, home.shared)
+        self.project_log = ProjectLog(home.project_log, home.run / "project_log.lock")
+        self.waiters = RunWaiters(self._reader)
+        self.outbox = Outbox(
+            self._ledger,
+            self._reader,
+            {"log": self._write_project_log, "report": self._report},
+            on_change=self._run_changed,
+        )
+        self.runner = Runner(
+            self._ledger,
+            self._reader,
+            work=self._work,
+            effects_of=effects_of,
+            on_change=self._run_changed,
+            on_end=self._run_ended,
+            places=file.limits.concurrent_runs,
+            run_timeout=parse_duration(file.limits.run_timeout),
+        )
+        self.heartbeat = Heartbeat(
+            agent,
+            self._beat_config(),
+            self.config.workspace,
+            self._ledger,
+            self._reader,
+            busy=lambda: self.runner.busy,
+            wake_runner=self.runner.wake,
+            on_change=self._heartbeat_changed,
+        )
+        self.status = StatusApi(
+            agent=agent,
+            title=file.agent.title,
+            instance=self.instance,
+            port=self.config.spec.port,
+            profile=lambda: self.cluster.file.models.profile,
+            ledger=self._ledger,
+            reader=self._reader,
+            runner=self.runner,
+            heartbeat=self.heartbeat,
+            models=self.models,
+            prompt=self.prompt,
+            tools=lambda: list(self.tools),
+            can_delegate_to=self.peers.names,
+            dead_tasks=self._dead_tasks,
+            config_error=lambda: self._config_error,
+            started_at=self._started_at,
+        )
+        self.events = EventStream(self.bus, self.status.snapshot, VERSION)
+        self.tools: dict[str, Tool] = self._build_tools()
+        self.hooks = HooksApi(
+            agent,
+            self._ledger,
+            self._reader,
+            self.runner,
+            self.heartbeat,
+            self.models,
+            self.waiters,
+            authority=lambda: self.cluster.authority,
+            on_change=self._run_changed,
+            cancel_children=self._cancel_children,
+        )
+        self.control = ControlApi(
+            agent,
+            self._reader,
+            self.models,
+            self.heartbeat,
+            self._logs.path,
+            set_heartbeat=self._set_heartbeat,
+            on_model=self._model_changed,
+            drain=self._begin_drain,
+            reload=self._reload,
+        )
+
+    # -- serving -----------------------------------------------------------------------------------------------
+
+    def routes(self) -> list[Route]:
+        """Everything this process answers."""
+        routes: list[Route] = []
+        title = f"Atomizer gateway: {self.agent}"
+        routes += self.status.routes(self.events, lambda: describe(routes, title=title, version=VERSION))
+        routes += self.hooks.routes()
+        routes += self.control.routes()
+        return routes
+
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
+        app = build_app(self.routes(), self.auth, allowed_hosts=lambda: self.cluster.file.allowed_hosts)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        stack.callback(self.waiters.release_all)
+        stack.callback(self.events.stop)
+        spec = self.config.spec
+        site = web.TCPSite(runner, spec.host, spec.port, reuse_port=False, backlog=1024)
+        try:
+            await site.start()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            owner = owner_of(spec.port) or "an unknown process"
+            raise PortTaken(
+                f"port {spec.port} of {self.agent} is held by {owner}; stop it, or give {self.agent} another "
+                f"port in {self.home.cluster_toml} (it also owns {spec.port + BROWSER_OFFSET})"
+            ) from None
+
+    @contextlib.asynccontextmanager
+    async def _background(self) -> AsyncIterator[None]:
+        """The tasks that work while we serve. One that dies is shown in `/ready`; the others go on."""
+        parts: dict[str, Coroutine[Any, Any, None]] = {
+            "the runner": self.runner.serve(),
+            "the heartbeat": self.heartbeat.serve(),
+            "the outbox": self.outbox.serve(),
+            "maintenance": self._maintain(),
+        }
+        for name, part in parts.items():
+            self._tasks[name] = asyncio.create_task(self._guard(name, part), name=name)
+        try:
+            yield
+        finally:
+            tasks, self._tasks = list(self._tasks.values()), {}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _guard(self, name: str, part: Coroutine[Any, Any, None]) -> None:
+        try:
+            await part
+        except Exception:
+            log.exception("%s has stopped", name)
+            self.bus.touch()
+
+    def _dead_tasks(self) -> list[str]:
+        return [name for name, task in self._tasks.items() if task.done()]
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
+
+    @contextlib.asynccontextmanager
+    async def _lock(self) -> AsyncIterator[None]:
+        """Only one process per instance folder. A predecessor that is still draining is awaited."""
+        path = self.home.instance(self.agent) / "lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        until = time.monotonic() + PREDECESSOR_SECONDS
+        try:
+            while True:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() >= until:
+                        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+                        raise PortTaken(
+                            f"{self.agent} is already running here (pid {holder}); stop it with "
+                            f"`atomizer stop {self.agent}`"
+                        ) from None
+                    await asyncio.sleep(0.1)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            yield
+        finally:
+            os.close(fd)
+
+    # -- a run -------------------------------------------------------------------------------------------------
+
+    async def _work(self, run: ClaimedRun, park: Callable[[str], AbstractAsyncContextManager[None]]) -> str:
+        """Carry one run out: a turn from where the ledger says it stands."""
+        file = self.config.file
+        turn = Turn(
+            run,
+            load_messages(self._reader.history(run.session_key), run.run_id),
+            prompt=self.prompt.build(run),
+            request=Request(
+                model="",
+                stable="",
+                volatile="",
+                messages=[],
+                tools=[tool.spec for tool in self.tools.values()],
+                max_output_tokens=file.model.max_output_tokens,
+                thinking=run.options.thinking or file.model.thinking,
+            ),
+            journalled=self._reader.tool_steps(run.run_id),
+            steps_done=self._reader.step_count(run.run_id),
+            max_steps=file.limits.max_steps,
+            models=self.models,
+            tools=self.tools,
+            ledger=self._ledger,
+            park=park,
+            on_delta=lambda text, reset: self.bus.publish(
+                DeltaEvent(at=time.time(), agent=self.agent, run_id=run.run_id, text=text, reset=reset),
+                changes_status=False,
+            ),
+        )
+        return await turn.run()
+
+    def _run_changed(self, run_id: str) -> None:
+        summary = self._reader.summary(run_id)
+        if summary is None:
+            return
+        self.bus.publish(RunEvent(at=time.time(), agent=self.agent, run=summary))
+        if summary.state.ended:
+            self.waiters.ended(run_id)
+
+    async def _run_ended(self, run: ClaimedRun, ending: Ending) -> None:
+        self.outbox.wake()
+        if run.source.value == "heartbeat":
+            await self.heartbeat.ended(run, ending, swallowed(ending.text))
+
+    def _cancel_children(self, run_id: str) -> None:
+        """Cancel what a run delegated, in the background: its receivers may be slow."""
+        children = [c for c in self._reader.children(run_id) if c.state in ("queued", "running", "waiting")]
+        if children:
+            name = f"cancel-{run_id}"
+            self._side_tasks.add(task := asyncio.create_task(self._cancel_all(children), name=name))
+            task.add_done_callback(self._side_tasks.discard)
+
+    async def _cancel_all(self, children: list[Any]) -> None:
+        for child in children:
+            try:
+                await self.peers.client(child.agent).cancel(child.run_id)
+            except (ProtocolError, Unreachable, KeyError) as error:
+                log.warning("%s on %s could not be cancelled: %s", child.run_id, child.agent, error)
+
+    # -- effects -----------------------------------------------------------------------------------------------
+
+    async def _write_project_log(self, effect: Effect) -> str:
+        text = str(effect.payload["text"])
+        await asyncio.to_thread(self.project_log.append, effect.run_id, self.agent, text, at=effect.created_at)
+        return "written"
+
+    async def _report(self, effect: Effect) -> str:
+        """Tell the delegator how its child ended."""
+        report = msgspec.convert(effect.payload, ChildReport)
+        try:
+            await self.peers.client(effect.target or "").report(report)
+        except KeyError:
+            raise PermanentRefusal(f"{effect.target} is no agent of this cluster") from None
+        except ProtocolError as error:
+            if error.status in (400, 403, 404):
+                raise PermanentRefusal(error.message) from None
+            raise
+        return f"told {effect.target}"
+
+    # -- control -----------------------------------------------------------------------------------------------
+
+    def _beat_config(self) -> BeatConfig:
+        table, over = self.config.file.heartbeat, self.config.overrides
+        every = parse_duration(table.every) if over.heartbeat_every_seconds is None else over.heartbeat_every_seconds
+        return BeatConfig(
+            enabled=over.heartbeat_enabled is not False and (every > 0),
+            every=every,
+            quiet=parse_quiet(table.quiet) if table.quiet else None,
+            tz=table.tz,
+            target=table.target,
+        )
+
+    def _set_heartbeat(self, change: HeartbeatChange) -> None:
+        before = load_overrides(self.home, self.agent)
+        after = msgspec.structs.replace(
+            before,
+            heartbeat_enabled=before.heartbeat_enabled if change.enabled is None else change.enabled,
+            heartbeat_every_seconds=(
+                before.heartbeat_every_seconds if change.every_seconds is None else change.every_seconds
+            ),
+        )
+        try:
+            save_overrides(self.home, self.agent, after)
+        except OSError as error:
+            raise StorageFull(explain_os_error(error, "the heartbeat was not changed")) from None
+        self.config = msgspec.structs.replace(self.config, overrides=after)
+        self.heartbeat.configure(self._beat_config())
+
+    def _begin_drain(self) -> None:
+        self._side_tasks.add(task := asyncio.create_task(self.runner.drain(DRAIN_SECONDS), name="drain"))
+        task.add_done_callback(self._side_tasks.discard)
+        self.bus.touch()
+
+    async def _reload(self) -> str:
+        """Read everything again; a bad configuration changes nothing and is shown in `/status`."""
+        try:
+            cluster = load_cluster(self.home)
+            config = load_instance(cluster, self.agent)
+            callers = self._secrets.callers()
+        except AtomizerError as error:
+            self._config_error = str(error)
+            self.bus.touch()
+            raise ProtocolError(409, "bad_config", f"nothing was changed: {error}") from None
+        moved = (config.spec.port, config.spec.host) != (self.config.spec.port, self.config.spec.host)
+        self.cluster, self.config, self._config_error = cluster, config, ""
+        self.auth.reload(callers)
+        self.peers.reload(cluster)
+        self.models.reload(config, cluster)
+        self.tools = self._build_tools()
+        self.runner.configure(
+            places=config.file.limits.concurrent_runs, run_timeout=parse_duration(config.file.limits.run_timeout)
+        )
+        self.heartbeat.configure(self._beat_config())
+        self._logs.set_level(config.file.limits.log_level)
+        log.info("configuration read again")
+        self.bus.touch()
+        return "reloaded" + ("; the new port is used after a restart" if moved else "")
+
+    def _build_tools(self) -> dict[str, Tool]:
+        return build_tools(
+            self.agent,
+            self.config,
+            self.home,
+            memory=self.memory,
+            peers=self.peers,
+            ledger=self._ledger,
+            project_log=self.project_log,
+            status=self.status.snapshot,
+        )
+
+    # -- events ------------------------------------------------------------------------------------------------
+
+    def _publish_log(self, event: LogEvent) -> None:
+        """Called on whatever thread logs."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            self.bus.publish(event, changes_status=False)
+        else:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(lambda: self.bus.publish(event, changes_status=False))
+
+    def _heartbeat_changed(self) -> None:
+        self.bus.publish(HeartbeatEvent(at=time.time(), agent=self.agent, heartbeat=self.heartbeat.status()))
+
+    def _model_changed(self) -> None:
+        status = self.models.status()
+        log.info("the model is now %s (%s)", status.active, status.origin)
+        self.bus.publish(ModelEvent(at=time.time(), agent=self.agent, model=status))
+
+    async def _maintain(self) -> None:
+        """Remove what is older than the retention, a little at a time and never while runs are under way."""
+        while True:
+            before = time.time() - self.config.file.limits.retention_days * 86400.0
+            try:
+                while not self.runner.busy and await self._ledger.prune(before):
+                    pass  # each call is a commit of its own, so others get their turn between two
+            except DiskFull as error:
+                log.error("nothing was removed: %s", error)
+            await asyncio.sleep(_MAINTENANCE_SECONDS)

@@ -1,0 +1,520 @@
+"""The ledger: the one truth about runs, messages, steps and effects. Every method here is one durable operation.
+
+A method returns when its rows are on disk (group commit, synchronous=FULL); what it says is then true after any crash.
+Reading is in `reading.py`, on a read-only connection.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from gateway.ledger import schema
+from gateway.ledger.records import ClaimedRun, Effect, Ending, NewEffect, NewRun, RunOptions
+from protocols.runs import ChildRun, RunSource, RunState, Usage
+from runtime.sqlite_writer import SqliteWriter
+
+T = TypeVar("T")
+
+PRIORITY = {RunSource.HOOK: 0, RunSource.CHAT: 1, RunSource.SCHEDULE: 2, RunSource.HEARTBEAT: 3}
+MAX_STALLED = 10
+"""A run started so often without writing one step is given up as `lost`."""
+
+_json = msgspec.json.Encoder().encode
+_options: msgspec.json.Decoder[RunOptions] = msgspec.json.Decoder(RunOptions)
+
+
+class Ledger:
+    """One agent's ledger, for writing."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self.writer = SqliteWriter(path, schema.migrate)
+        self._clock = clock
+
+    def start(self) -> None:
+        """Open the file; raises sqlite3.Error, DiskFull or SchemaError."""
+        self.writer.start()
+
+    def close(self) -> None:
+        self.writer.close()
+
+    async def accept(self, new: NewRun) -> tuple[str, RunState, bool]:
+        """Store a run; (its id, its state, whether it is new). The same caller and key get the first run back."""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> tuple[str, RunState, bool]:
+            if new.idempotency_key is not None:
+                row = db.execute(
+                    "SELECT id, state FROM runs WHERE caller = ? AND idempotency_key = ?",
+                    (new.caller, new.idempotency_key),
+                ).fetchone()
+                if row:
+                    return row[0], RunState(row[1]), False
+            db.execute(
+                "INSERT INTO runs(id, state, priority, source, name, caller, people, session_key, message, options,"
+                " held, idempotency_key, parent_run_id, depth, deadline, created_at)"
+                " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    new.run_id,
+                    PRIORITY[new.source],
+                    new.source.value,
+                    new.name,
+                    new.caller,
+                    new.people,
+                    new.session_key,
+                    new.message,
+                    _json(new.options).decode(),
+                    new.held,
+                    new.idempotency_key,
+                    new.parent_run_id,
+                    new.depth,
+                    new.deadline,
+                    now,
+                ),
+            )
+            return new.run_id, RunState.QUEUED, True
+
+        return await self.writer.submit(operation)
+
+    async def claim(self, places: int, places_for_others: int) -> list[ClaimedRun]:
+        """Give a place to the next runs, at most `places`, of which `places_for_others` to runs no person asked for.
+
+        One run at a time per session, and one that was interrupted goes on before others begin. A first start
+        writes the run's message into its session.
+        """
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> list[ClaimedRun]:
+            chosen: list[ClaimedRun] = []
+            others = 0
+            for _ in range(places):
+                row = db.execute(
+                    "SELECT id, source, name, caller, people, session_key, message, options, parent_run_id, depth,"
+                    " deadline, attempts, started_at FROM runs AS r WHERE state = 'queued' AND held = 0"
+                    " AND (people = 1 OR ?) AND NOT EXISTS (SELECT 1 FROM runs AS o"
+                    "  WHERE o.state IN ('running', 'waiting') AND o.session_key = r.session_key)"
+                    " AND NOT EXISTS (SELECT 1 FROM runs AS o WHERE o.state = 'queued' AND o.attempts > 0"
+                    "  AND o.session_key = r.session_key AND o.id <> r.id)"
+                    " ORDER BY attempts = 0, priority, seq LIMIT 1",
+                    (others < places_for_others,),
+                ).fetchone()
+                if row is None:
+                    break
+                run_id, source, name, caller, people, key, message, options, parent, depth, deadline, attempts, at = row
+                others += not people
+                db.execute(
+                    "UPDATE runs SET state = 'running', reason = '', attempts = attempts + 1, stalled = stalled + 1,"
+                    " started_at = coalesce(started_at, ?) WHERE id = ?",
+                    (now, run_id),
+                )
+                if attempts == 0:
+                    _open_session(db, key, now)
+                    content = _json([{"type": "text", "text": message}]).decode()
+                    _add_message(db, key, run_id, "user", content, now)
+                chosen.append(
+                    ClaimedRun(
+                        run_id=run_id,
+                        source=RunSource(source),
+                        name=name,
+                        caller=caller,
+                        people=bool(people),
+                        session_key=key,
+                        message=message,
+                        options=_options.decode(options),
+                        parent_run_id=parent,
+                        depth=depth,
+                        deadline=deadline,
+                        attempts=attempts + 1,
+                        started_at=at or now,
+                    )
+                )
+            return chosen
+
+        return await self.writer.submit(operation)
+
+    async def save_answer(
+        self,
+        run: ClaimedRun,
+        content: bytes,
+        *,
+        text: str,
+        model: str,
+        usage: Usage,
+        cost_usd: float | None,
+        started_at: float,
+    ) -> None:
+        """Write one model answer: its step, its message (`content` is the blocks as JSON) and what it used."""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT INTO steps(run_id, idx, kind, state, name, output, started_at, finished_at, input_tokens,"
+                " output_tokens, cache_read_tokens, cache_write_tokens, cost_usd)"
+                " VALUES (?, ?, 'model', 'done', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    run.run_id,
+                    _next_index(db, run.run_id),
+                    model,
+                    text,
+                    started_at,
+                    now,
+                    usage.input_tokens,
+                    usage.output_tokens,
+                    usage.cache_read_tokens,
+                    usage.cache_write_tokens,
+                    cost_usd,
+                ),
+            )
+            _add_message(db, run.session_key, run.run_id, "assistant", content.decode(), now)
+            db.execute(
+                "UPDATE runs SET stalled = 0, model = ?, input_tokens = input_tokens + ?,"
+                " output_tokens = output_tokens + ?, cache_read_tokens = cache_read_tokens + ?,"
+                " cache_write_tokens = cache_write_tokens + ?, cost_usd = coalesce(cost_usd, 0) + ?,"
+                " cost_unknown = cost_unknown + ? WHERE id = ?",
+                (
+                    model,
+                    usage.input_tokens,
+                    usage.output_tokens,
+                    usage.cache_read_tokens,
+                    usage.cache_write_tokens,
+                    cost_usd or 0.0,
+                    cost_usd is None,
+                    run.run_id,
+                ),
+            )
+
+        await self.writer.submit(operation)
+
+    async def start_tool(self, run: ClaimedRun, call_id: str, name: str, arguments: bytes) -> int:
+        """Write that a tool call begins, before it does; its step's index."""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> int:
+            index = _next_index(db, run.run_id)
+            db.execute(
+                "INSERT INTO steps(run_id, idx, kind, state, name, call_id, input, started_at)"
+                " VALUES (?, ?, 'tool', 'started', ?, ?, ?, ?)",
+                (run.run_id, index, name, call_id, arguments.decode(), now),
+            )
+            db.execute("UPDATE runs SET stalled = 0 WHERE id = ?", (run.run_id,))
+            return index
+
+        return await self.writer.submit(operation)
+
+    async def finish_tool(
+        self,
+        run: ClaimedRun,
+        index: int,
+        output: str,
+        *,
+        state: str,
+        is_error: bool,
+        results: bytes | None,
+    ) -> None:
+        """Write a tool call's result; with the answer's last call, `results` (all of them, as blocks) as a message."""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.execute(
+                "UPDATE steps SET state = ?, output = ?, is_error = ?, finished_at = ? WHERE run_id = ? AND idx = ?",
+                (state, output, is_error, now, run.run_id, index),
+            )
+            db.execute("UPDATE runs SET stalled = 0 WHERE id = ?", (run.run_id,))
+            if results is not None:
+                _add_message(db, run.session_key, run.run_id, "user", results.decode(), now)
+
+        await self.writer.submit(operation)
+
+    async def finish(self, run_id: str, ending: Ending) -> bool:
+        """End a run and write what is to leave the process, in one transaction. False if it had ended before."""
+        now = self._clock()
+        return await self.writer.submit(lambda db: _finish(db, run_id, ending, now))
+
+    async def request_cancel(self, run_id: str, ending: Ending) -> RunState | None:
+        """Cancel: a queued run ends at once; one under way is marked, for its task to end. The state before."""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> RunState | None:
+            row = db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
+            if row is None:
+                return None
+            state = RunState(row[0])
+            if state is RunState.QUEUED:
+                _finish(db, run_id, ending, now)
+            elif not state.ended:
+                db.execute("UPDATE runs SET cancel_requested = 1, reason = ? WHERE id = ?", (ending.reason, run_id))
+            return state
+
+        return await self.writer.submit(operation)
+
+    async def set_waiting(self, run_id: str, reason: str) -> None:
+        await self._set_state(run_id, RunState.RUNNING, RunState.WAITING, reason)
+
+    async def set_running(self, run_id: str) -> None:
+        await self._set_state(run_id, RunState.WAITING, RunState.RUNNING, "")
+
+    async def _set_state(self, run_id: str, before: RunState, after: RunState, reason: str) -> None:
+        await self.writer.submit(
+            lambda db: (
+                db.execute(
+                    "UPDATE runs SET state = ?, reason = ? WHERE id = ? AND state = ?",
+                    (after.value, reason, run_id, before.value),
+                ).rowcount
+            )
+        )
+
+    async def requeue(self, run_id: str) -> None:
+        """Put a run that a drain interrupted back, to go on from its last step after the next start."""
+        await self.writer.submit(
+            lambda db: (
+                db.execute(
+                    "UPDATE runs SET state = 'queued', reason = 'interrupted by a restart', stalled = 0"
+                    " WHERE id = ? AND state IN ('running', 'waiting')",
+                    (run_id,),
+                ).rowcount
+            )
+        )
+
+    async def recover(self) -> tuple[int, list[str]]:
+        """After a start: runs that were under way go back to the queue. (how many, the ids given up as lost)."""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> tuple[int, list[str]]:
+            rows = db.execute(
+                "SELECT id, stalled, cancel_requested, reason FROM runs WHERE state IN ('running', 'waiting')"
+            ).fetchall()
+            lost: list[str] = []
+            for run_id, stalled, cancelled, reason in rows:
+                if cancelled:
+                    _finish(db, run_id, Ending(RunState.CANCELLED, reason=reason), now)
+                elif stalled >= MAX_STALLED:
+                    lost.append(run_id)
+                    reason = f"started {stalled} times without completing one step; the process died each time"
+                    _finish(db, run_id, Ending(RunState.LOST, reason=reason), now)
+                else:
+                    db.execute("UPDATE runs SET state = 'queued', reason = 'interrupted' WHERE id = ?", (run_id,))
+            return len(rows) - len(lost), lost
+
+        return await self.writer.submit(operation)
+
+    async def add_child(self, parent_run_id: str, child: ChildRun) -> None:
+        now = self._clock()
+        await self.writer.submit(
+            lambda db: (
+                db.execute(
+                    "INSERT INTO children(run_id, parent_run_id, agent, task, state, created_at)"
+                    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT(run_id) DO NOTHING",
+                    (child.run_id, parent_run_id, child.agent, child.task, child.state, now),
+                ).rowcount
+            )
+        )
+
+    async def update_child(self, run_id: str, agent: str, state: str, text: str, error: str | None) -> bool:
+        """Write how a delegated run stands; False if `agent` was never given such a run from here."""
+        changed = await self.writer.submit(
+            lambda db: (
+                db.execute(
+                    "UPDATE children SET state = ?, text = ?, error = ? WHERE run_id = ? AND agent = ?",
+                    (state, text, error, run_id, agent),
+                ).rowcount
+            )
+        )
+        return changed > 0
+
+    async def add_note(self, text: str, sender: str) -> None:
+        """Keep a wake's text for the next heartbeat."""
+        now = self._clock()
+        await self.writer.submit(
+            lambda db: db.execute("INSERT INTO notes(text, sender, at) VALUES (?, ?, ?)", (text, sender, now)).rowcount
+        )
+
+    async def accept_beat(self, make: Callable[[list[tuple[str, str, float]]], NewRun]) -> str:
+        """Store a heartbeat's run together with the notes that wait for it, and release held runs; its id.
+
+        `make` builds the run from the notes (text, sender, at).
+        """
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> str:
+            notes = db.execute("SELECT text, sender, at FROM notes WHERE run_id IS NULL ORDER BY id").fetchall()
+            new = make([(n[0], n[1], n[2]) for n in notes])
+            db.execute(
+                "INSERT INTO runs(id, state, priority, source, name, caller, people, session_key, message, options,"
+                " created_at) VALUES (?, 'queued', ?, ?, ?, ?, 0, ?, ?, ?, ?)",
+                (
+                    new.run_id,
+                    PRIORITY[new.source],
+                    new.source.value,
+                    new.name,
+                    new.caller,
+                    new.session_key,
+                    new.message,
+                    _json(new.options).decode(),
+                    now,
+                ),
+            )
+            db.execute("UPDATE notes SET run_id = ? WHERE run_id IS NULL", (new.run_id,))
+            db.execute("UPDATE runs SET held = 0 WHERE held = 1")
+            return new.run_id
+
+        return await self.writer.submit(operation)
+
+    async def release_held(self) -> int:
+        return await self.writer.submit(lambda db: db.execute("UPDATE runs SET held = 0 WHERE held = 1").rowcount)
+
+    async def save_beat(self, outcome: str, run_id: str | None) -> None:
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.execute("INSERT INTO beats(at, outcome, run_id) VALUES (?, ?, ?)", (now, outcome, run_id))
+            db.execute("DELETE FROM beats WHERE id <= (SELECT max(id) FROM beats) - 500")
+
+        await self.writer.submit(operation)
+
+    async def due_effects(self, limit: int = 64) -> list[Effect]:
+        """Effects whose time has come, oldest first. (Read by the writer, so that its own writes are seen.)"""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> list[Effect]:
+            rows = db.execute(
+                "SELECT id, key, run_id, kind, target, payload, attempts, created_at FROM effects"
+                " WHERE state = 'pending' AND next_at <= ? ORDER BY next_at LIMIT ?",
+                (now, limit),
+            ).fetchall()
+            return [
+                Effect(
+                    id=r[0],
+                    key=r[1],
+                    run_id=r[2],
+                    kind=r[3],
+                    target=r[4],
+                    payload=msgspec.json.decode(r[5]),
+                    attempts=r[6],
+                    created_at=r[7],
+                )
+                for r in rows
+            ]
+
+        return await self.writer.submit(operation)
+
+    async def settle_effect(self, effect_id: int, state: str, detail: str = "") -> None:
+        """`done`, `dead` (a permanent refusal, kept and visible), `skipped` or `unknown`."""
+        now = self._clock()
+        await self.writer.submit(
+            lambda db: (
+                db.execute(
+                    "UPDATE effects SET state = ?, detail = ?, attempts = attempts + 1, finished_at = ? WHERE id = ?",
+                    (state, detail, now, effect_id),
+                ).rowcount
+            )
+        )
+
+    async def retry_effect(self, effect_id: int, at: float, detail: str) -> None:
+        await self.writer.submit(
+            lambda db: (
+                db.execute(
+                    "UPDATE effects SET attempts = attempts + 1, next_at = ?, detail = ? WHERE id = ?",
+                    (at, detail, effect_id),
+                ).rowcount
+            )
+        )
+
+    async def prune(self, before: float, limit: int = 200) -> int:
+        """Remove at most `limit` runs that ended before `before`, with their messages, steps and settled effects."""
+
+        def operation(db: sqlite3.Connection) -> int:
+            ids = [
+                row[0]
+                for row in db.execute(
+                    "SELECT id FROM runs AS r WHERE finished_at < ? AND NOT EXISTS"
+                    " (SELECT 1 FROM effects e WHERE e.run_id = r.id AND e.state = 'pending') ORDER BY seq LIMIT ?",
+                    (before, limit),
+                )
+            ]
+            for run_id in ids:
+                for table, column in (
+                    ("messages", "run_id"),
+                    ("steps", "run_id"),
+                    ("effects", "run_id"),
+                    ("children", "parent_run_id"),
+                    ("notes", "run_id"),
+                    ("runs", "id"),
+                ):
+                    db.execute(f"DELETE FROM {table} WHERE {column} = ?", (run_id,))
+            db.execute(
+                "DELETE FROM sessions WHERE updated_at < ? AND NOT EXISTS"
+                " (SELECT 1 FROM messages m WHERE m.session_key = sessions.key)",
+                (before,),
+            )
+            return len(ids)
+
+        return await self.writer.submit(operation)
+
+    async def probe(self) -> None:
+        """Write nothing, durably: raises if the ledger cannot be written."""
+        await self.writer.submit(lambda db: db.execute("UPDATE sessions SET key = key WHERE 0").rowcount)
+
+
+def _finish(db: sqlite3.Connection, run_id: str, ending: Ending, now: float) -> bool:
+    changed = db.execute(
+        "UPDATE runs SET state = ?, text = ?, reason = ?, error = ?, finished_at = ?"
+        " WHERE id = ? AND state IN ('queued', 'running', 'waiting')",
+        (
+            ending.state.value,
+            ending.text,
+            ending.reason,
+            _json(ending.error).decode() if ending.error else None,
+            now,
+            run_id,
+        ),
+    ).rowcount
+    if changed:
+        for effect in ending.effects:
+            _add_effect(db, run_id, effect, now)
+    return changed > 0
+
+
+def _add_effect(db: sqlite3.Connection, run_id: str, effect: NewEffect, now: float) -> None:
+    db.execute(
+        "INSERT INTO effects(key, run_id, kind, target, payload, state, next_at, detail, created_at, finished_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(key) DO NOTHING",
+        (
+            effect.key,
+            run_id,
+            effect.kind,
+            effect.target,
+            _json(effect.payload).decode(),
+            effect.state,
+            now,
+            effect.detail,
+            now,
+            None if effect.state == "pending" else now,
+        ),
+    )
+
+
+def _open_session(db: sqlite3.Connection, key: str, now: float) -> None:
+    db.execute(
+        "INSERT INTO sessions(key, created_at, updated_at) VALUES (?, ?, ?)"
+        " ON CONFLICT(key) DO UPDATE SET updated_at = excluded.updated_at",
+        (key, now, now),
+    )
+
+
+def _add_message(db: sqlite3.Connection, key: str, run_id: str, role: str, content: str, now: float) -> None:
+    db.execute(
+        "INSERT INTO messages(session_key, run_id, role, content, at) VALUES (?, ?, ?, ?, ?)",
+        (key, run_id, role, content, now),
+    )
+    db.execute("UPDATE sessions SET updated_at = ? WHERE key = ?", (now, key))
+
+
+def _next_index(db: sqlite3.Connection, run_id: str) -> int:
+    (index,) = db.execute("SELECT coalesce(max(idx), -1) + 1 FROM steps WHERE run_id = ?", (run_id,)).fetchone()
+    return int(index)

@@ -1,0 +1,307 @@
+"""Reading the ledger: runs, sessions and counts, on a connection that cannot write."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from gateway.ledger.records import StoredStep
+from protocols.control import SessionSummary, TranscriptMessage
+from protocols.runs import (
+    ChildRun,
+    Delivery,
+    Run,
+    RunError,
+    RunSource,
+    RunState,
+    RunSummary,
+    Step,
+    Usage,
+    one_line,
+)
+from protocols.status import QueueStatus
+from runtime.sqlite_writer import open_reader
+
+STEP_OUTPUT = 4000
+"""Characters of a step's output that a run shows; the ledger keeps it whole."""
+
+_DELIVERY = {"done": "delivered"}
+_LIST = "SELECT * FROM runs"
+
+
+class Reader:
+    """One agent's ledger, for reading. Short indexed queries, made on the caller's thread."""
+
+    def __init__(self, path: Path, agent: str) -> None:
+        self._db = open_reader(path)
+        self._agent = agent
+
+    def close(self) -> None:
+        self._db.close()
+
+    def run(self, run_id: str) -> Run | None:
+        """A run in full, or None."""
+        row = self._db.execute(f"{_LIST} WHERE id = ?", (run_id,)).fetchone()
+        if row is None:
+            return None
+        steps = [
+            self._step(s) for s in self._db.execute("SELECT * FROM steps WHERE run_id = ? ORDER BY idx", (run_id,))
+        ]
+        children = [self._child(c) for c in self._rows("children", "parent_run_id", run_id, "created_at")]
+        delivery = self._delivery(run_id)
+        state = RunState(row["state"])
+        return Run(
+            **self._summary_fields(row, delivery),
+            message=row["message"],
+            text=row["text"],
+            error=msgspec.json.decode(row["error"], type=RunError) if row["error"] else None,
+            steps=steps,
+            children=children,
+            attempts=row["attempts"],
+            idempotency_key=row["idempotency_key"],
+            deadline=row["deadline"],
+            facts={
+                "accepted": True,
+                "run": state is RunState.SUCCEEDED if state.ended else None,
+                "delivered": {"delivered": True, "dead": False}.get(delivery.status) if delivery else None,
+                "verified": None,
+            },
+        )
+
+    def state(self, run_id: str) -> RunState | None:
+        row = self._db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return RunState(row["state"]) if row else None
+
+    def caller(self, run_id: str) -> str | None:
+        """Who gave the run, or None if there is no such run."""
+        row = self._db.execute("SELECT caller FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return str(row["caller"]) if row else None
+
+    def summary(self, run_id: str) -> RunSummary | None:
+        row = self._db.execute(f"{_LIST} WHERE id = ?", (run_id,)).fetchone()
+        return RunSummary(**self._summary_fields(row, self._delivery(run_id))) if row else None
+
+    def runs(self, limit: int, state: str | None = None, caller: str | None = None) -> tuple[list[RunSummary], int]:
+        """(the newest runs first, how many there are in all)."""
+        where, values = [], []
+        if state:
+            where.append("state = ?")
+            values.append(state)
+        if caller:
+            where.append("caller = ?")
+            values.append(caller)
+        clause = f" WHERE {' AND '.join(where)}" if where else ""
+        rows = self._db.execute(f"{_LIST}{clause} ORDER BY seq DESC LIMIT ?", (*values, limit)).fetchall()
+        (total,) = self._db.execute(f"SELECT count(*) FROM runs{clause}", values).fetchone()
+        return [RunSummary(**self._summary_fields(r, self._delivery(r["id"]))) for r in rows], total
+
+    def current(self) -> list[RunSummary]:
+        """Runs under way, oldest first."""
+        rows = self._db.execute(f"{_LIST} WHERE state IN ('running', 'waiting') ORDER BY seq").fetchall()
+        return [RunSummary(**self._summary_fields(r, None)) for r in rows]
+
+    def queue(self) -> QueueStatus:
+        (queued,) = self._db.execute("SELECT count(*) FROM runs WHERE state = 'queued'").fetchone()
+        counts = {
+            r[0]: r[1]
+            for r in self._db.execute(
+                "SELECT state, count(*) FROM runs WHERE state IN ('running', 'waiting') GROUP BY state"
+            )
+        }
+        return QueueStatus(queued=queued, running=counts.get("running", 0), waiting=counts.get("waiting", 0))
+
+    def next_deadline(self) -> float | None:
+        """The nearest deadline of a run that is still queued."""
+        row = self._db.execute("SELECT min(deadline) AS d FROM runs WHERE state = 'queued'").fetchone()
+        return None if row["d"] is None else float(row["d"])
+
+    def expired(self, now: float) -> list[str]:
+        """Queued runs whose deadline has passed."""
+        rows = self._db.execute("SELECT id FROM runs WHERE state = 'queued' AND deadline <= ?", (now,))
+        return [r["id"] for r in rows]
+
+    def spent_since(self, since: float) -> tuple[Usage, float | None, int]:
+        """(tokens, US dollars or None if any price is unknown, runs begun) since a time."""
+        row = self._db.execute(
+            "SELECT coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),"
+            " coalesce(sum(cache_read_tokens), 0), coalesce(sum(cache_write_tokens), 0), sum(cost_usd),"
+            " count(*), count(cost_usd) FROM steps WHERE kind = 'model' AND finished_at >= ?",
+            (since,),
+        ).fetchone()
+        usage = Usage(input_tokens=row[0], output_tokens=row[1], cache_read_tokens=row[2], cache_write_tokens=row[3])
+        (runs,) = self._db.execute("SELECT count(*) FROM runs WHERE created_at >= ?", (since,)).fetchone()
+        cost = None if row[5] > row[6] else float(row[4] or 0.0)
+        return usage, cost, runs
+
+    def history(self, session_key: str, limit: int = 400) -> list[tuple[str, str, str]]:
+        """(role, blocks as JSON, run id) of a session, oldest first: its newest `limit` messages."""
+        rows = self._db.execute(
+            "SELECT role, content, run_id FROM messages WHERE session_key = ? ORDER BY seq DESC LIMIT ?",
+            (session_key, limit),
+        ).fetchall()
+        return [(r["role"], r["content"], r["run_id"]) for r in reversed(rows)]
+
+    def tool_steps(self, run_id: str) -> dict[str, StoredStep]:
+        """The run's tool calls by their call id."""
+        rows = self._db.execute(
+            "SELECT idx, state, call_id, name, output, is_error FROM steps WHERE run_id = ? AND kind = 'tool'",
+            (run_id,),
+        )
+        return {
+            r["call_id"]: StoredStep(
+                index=r["idx"],
+                state=r["state"],
+                call_id=r["call_id"],
+                name=r["name"],
+                output=r["output"] or "",
+                is_error=bool(r["is_error"]),
+            )
+            for r in rows
+        }
+
+    def step_count(self, run_id: str) -> int:
+        (count,) = self._db.execute("SELECT count(*) FROM steps WHERE run_id = ?", (run_id,)).fetchone()
+        return int(count)
+
+    def children(self, run_id: str) -> list[ChildRun]:
+        return [self._child(c) for c in self._rows("children", "parent_run_id", run_id, "created_at")]
+
+    def sessions(self, limit: int = 500) -> list[SessionSummary]:
+        rows = self._db.execute(
+            "SELECT key, created_at, updated_at, route,"
+            " (SELECT count(*) FROM messages m WHERE m.session_key = s.key) AS messages"
+            " FROM sessions s ORDER BY updated_at DESC LIMIT ?",
+            (limit,),
+        )
+        return [
+            SessionSummary(
+                key=r["key"],
+                created_at=r["created_at"],
+                updated_at=r["updated_at"],
+                messages=r["messages"],
+                route=r["route"],
+            )
+            for r in rows
+        ]
+
+    def transcript(self, key: str) -> list[TranscriptMessage]:
+        rows = self._db.execute(
+            "SELECT role, content, run_id, at FROM messages WHERE session_key = ? ORDER BY seq", (key,)
+        )
+        return [
+            TranscriptMessage(role=r["role"], content=_visible(r["content"]), run_id=r["run_id"], at=r["at"])
+            for r in rows
+        ]
+
+    def session_count(self) -> int:
+        (count,) = self._db.execute("SELECT count(*) FROM sessions").fetchone()
+        return int(count)
+
+    def dead_letters(self) -> int:
+        (count,) = self._db.execute("SELECT count(*) FROM effects WHERE state IN ('dead', 'unknown')").fetchone()
+        return int(count)
+
+    def next_effect_at(self) -> float | None:
+        row = self._db.execute("SELECT min(next_at) AS n FROM effects WHERE state = 'pending'").fetchone()
+        return None if row["n"] is None else float(row["n"])
+
+    def last_beat(self) -> tuple[float, str] | None:
+        row = self._db.execute("SELECT at, outcome FROM beats ORDER BY id DESC LIMIT 1").fetchone()
+        return (row["at"], row["outcome"]) if row else None
+
+    def last_failure(self) -> str:
+        row = self._db.execute("SELECT reason FROM runs WHERE state = 'failed' ORDER BY seq DESC LIMIT 1").fetchone()
+        return str(row["reason"]) if row else ""
+
+    def size_bytes(self) -> int:
+        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        (size,) = self._db.execute("PRAGMA page_size").fetchone()
+        return int(pages * size)
+
+    def _rows(self, table: str, column: str, value: str, order: str) -> list[sqlite3.Row]:
+        return self._db.execute(f"SELECT * FROM {table} WHERE {column} = ? ORDER BY {order}", (value,)).fetchall()
+
+    def _summary_fields(self, row: sqlite3.Row, delivery: Delivery | None) -> dict[str, Any]:
+        ran = row["model"] is not None
+        return {
+            "run_id": row["id"],
+            "agent": self._agent,
+            "state": RunState(row["state"]),
+            "reason": row["reason"],
+            "source": RunSource(row["source"]),
+            "name": row["name"],
+            "caller": row["caller"],
+            "session_key": row["session_key"],
+            "task": one_line(row["message"]),
+            "created_at": row["created_at"],
+            "started_at": row["started_at"],
+            "finished_at": row["finished_at"],
+            "model": row["model"],
+            "usage": Usage(
+                input_tokens=row["input_tokens"],
+                output_tokens=row["output_tokens"],
+                cache_read_tokens=row["cache_read_tokens"],
+                cache_write_tokens=row["cache_write_tokens"],
+            ),
+            "cost_usd": row["cost_usd"] if ran and not row["cost_unknown"] else None,
+            "parent_run_id": row["parent_run_id"],
+            "depth": row["depth"],
+            "delivery": delivery,
+            "preview": one_line(row["text"]),
+        }
+
+    def _delivery(self, run_id: str) -> Delivery | None:
+        row = self._db.execute(
+            "SELECT state, detail, target, attempts FROM effects WHERE run_id = ? AND kind = 'deliver' ORDER BY id",
+            (run_id,),
+        ).fetchone()
+        if row is None:
+            return None
+        status = _DELIVERY.get(row["state"], row["state"])
+        return Delivery(status=status, detail=row["detail"], target=row["target"], attempts=row["attempts"])
+
+    @staticmethod
+    def _step(row: sqlite3.Row) -> Step:
+        output = row["output"]
+        if output is not None and len(output) > STEP_OUTPUT:
+            output = f"{output[:STEP_OUTPUT]}… ({len(output) - STEP_OUTPUT} characters more)"
+        usage = None
+        if row["input_tokens"] is not None:
+            usage = Usage(
+                input_tokens=row["input_tokens"],
+                output_tokens=row["output_tokens"],
+                cache_read_tokens=row["cache_read_tokens"],
+                cache_write_tokens=row["cache_write_tokens"],
+            )
+        return Step(
+            index=row["idx"],
+            kind=row["kind"],
+            state=row["state"],
+            name=row["name"],
+            input=msgspec.json.decode(row["input"]) if row["input"] else None,
+            output=output,
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
+            usage=usage,
+            cost_usd=row["cost_usd"],
+        )
+
+    @staticmethod
+    def _child(row: sqlite3.Row) -> ChildRun:
+        return ChildRun(
+            run_id=row["run_id"],
+            agent=row["agent"],
+            task=row["task"],
+            state=row["state"],
+            text=row["text"],
+            error=row["error"],
+            status_url=f"/hooks/runs/{row['run_id']}",
+        )
+
+
+def _visible(content: str) -> list[Any]:
+    """A message's blocks without the provider's own copy."""
+    return [b for b in msgspec.json.decode(content) if b.get("type") != "native"]

@@ -1,0 +1,106 @@
+"""What goes into the ledger and comes out of it, as types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from protocols.hooks import Thinking
+from protocols.runs import RunError, RunSource, RunState
+
+
+class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a run was asked to be carried out."""
+
+    deliver: bool = True
+    channel: str | None = None
+    to: str | None = None
+    model: str | None = None
+    thinking: Thinking | None = None
+    timeout_seconds: float | None = None
+
+
+class NewRun(msgspec.Struct, frozen=True):
+    """A run that is about to be accepted."""
+
+    run_id: str
+    source: RunSource
+    name: str
+    caller: str
+    people: bool
+    """A person asked for it: it may take the place kept for people."""
+    session_key: str
+    message: str
+    options: RunOptions = RunOptions()
+    held: bool = False
+    """Stays queued until the next heartbeat."""
+    idempotency_key: str | None = None
+    parent_run_id: str | None = None
+    depth: int = 0
+    deadline: float | None = None
+
+
+class ClaimedRun(msgspec.Struct, frozen=True):
+    """A run that was given a place: everything its turn needs to begin or go on."""
+
+    run_id: str
+    source: RunSource
+    name: str
+    caller: str
+    people: bool
+    session_key: str
+    message: str
+    options: RunOptions
+    parent_run_id: str | None
+    depth: int
+    deadline: float | None
+    attempts: int
+    started_at: float
+
+
+class StoredStep(msgspec.Struct, frozen=True):
+    """A tool call as journalled."""
+
+    index: int
+    state: str
+    call_id: str
+    name: str
+    output: str
+    is_error: bool
+
+
+class NewEffect(msgspec.Struct, frozen=True):
+    """Something that will leave the process, written with the run's end."""
+
+    key: str
+    """Unique for ever: a second effect with this key is not made."""
+    kind: str
+    """`log`, `report` or `deliver`."""
+    payload: Any
+    target: str | None = None
+    state: str = "pending"
+    detail: str = ""
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """An effect that is due."""
+
+    id: int
+    key: str
+    run_id: str
+    kind: str
+    target: str | None
+    payload: Any
+    attempts: int
+    created_at: float
+
+
+class Ending(msgspec.Struct, frozen=True):
+    """How a run ended."""
+
+    state: RunState
+    text: str = ""
+    reason: str = ""
+    error: RunError | None = None
+    effects: list[NewEffect] = []

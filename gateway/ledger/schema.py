@@ -1,0 +1,150 @@
+"""The ledger's tables and their migrations. The number of the newest migration is the file's `user_version`."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from protocols.errors import AtomizerError
+
+_V1 = """
+CREATE TABLE runs(
+  seq INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  state TEXT NOT NULL,
+  priority INTEGER NOT NULL,
+  source TEXT NOT NULL,
+  name TEXT NOT NULL,
+  caller TEXT NOT NULL,
+  people INTEGER NOT NULL,
+  session_key TEXT NOT NULL,
+  message TEXT NOT NULL,
+  options TEXT NOT NULL,
+  held INTEGER NOT NULL DEFAULT 0,
+  idempotency_key TEXT,
+  parent_run_id TEXT,
+  depth INTEGER NOT NULL DEFAULT 0,
+  deadline REAL,
+  created_at REAL NOT NULL,
+  started_at REAL,
+  finished_at REAL,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  stalled INTEGER NOT NULL DEFAULT 0,
+  cancel_requested INTEGER NOT NULL DEFAULT 0,
+  reason TEXT NOT NULL DEFAULT '',
+  text TEXT NOT NULL DEFAULT '',
+  error TEXT,
+  model TEXT,
+  input_tokens INTEGER NOT NULL DEFAULT 0,
+  output_tokens INTEGER NOT NULL DEFAULT 0,
+  cache_read_tokens INTEGER NOT NULL DEFAULT 0,
+  cache_write_tokens INTEGER NOT NULL DEFAULT 0,
+  cost_usd REAL,
+  cost_unknown INTEGER NOT NULL DEFAULT 0
+);
+CREATE UNIQUE INDEX runs_once ON runs(caller, idempotency_key) WHERE idempotency_key IS NOT NULL;
+CREATE INDEX runs_ready ON runs(attempts = 0, priority, seq) WHERE state = 'queued';
+CREATE INDEX runs_active ON runs(session_key) WHERE state IN ('running', 'waiting');
+CREATE INDEX runs_interrupted ON runs(session_key) WHERE state = 'queued' AND attempts > 0;
+CREATE INDEX runs_created ON runs(created_at);
+CREATE INDEX runs_parent ON runs(parent_run_id) WHERE parent_run_id IS NOT NULL;
+CREATE TABLE messages(
+  seq INTEGER PRIMARY KEY,
+  session_key TEXT NOT NULL,
+  run_id TEXT NOT NULL,
+  role TEXT NOT NULL,
+  content TEXT NOT NULL,
+  at REAL NOT NULL
+);
+CREATE INDEX messages_session ON messages(session_key, seq);
+CREATE INDEX messages_run ON messages(run_id);
+CREATE TABLE steps(
+  run_id TEXT NOT NULL,
+  idx INTEGER NOT NULL,
+  kind TEXT NOT NULL,
+  state TEXT NOT NULL,
+  name TEXT NOT NULL,
+  call_id TEXT,
+  input TEXT,
+  output TEXT,
+  is_error INTEGER NOT NULL DEFAULT 0,
+  started_at REAL NOT NULL,
+  finished_at REAL,
+  input_tokens INTEGER,
+  output_tokens INTEGER,
+  cache_read_tokens INTEGER,
+  cache_write_tokens INTEGER,
+  cost_usd REAL,
+  PRIMARY KEY(run_id, idx)
+) WITHOUT ROWID;
+CREATE INDEX steps_spent ON steps(finished_at) WHERE kind = 'model';
+CREATE TABLE effects(
+  id INTEGER PRIMARY KEY,
+  key TEXT NOT NULL UNIQUE,
+  run_id TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  target TEXT,
+  payload TEXT NOT NULL,
+  state TEXT NOT NULL,
+  attempts INTEGER NOT NULL DEFAULT 0,
+  next_at REAL NOT NULL,
+  detail TEXT NOT NULL DEFAULT '',
+  created_at REAL NOT NULL,
+  finished_at REAL
+);
+CREATE INDEX effects_due ON effects(next_at) WHERE state = 'pending';
+CREATE INDEX effects_run ON effects(run_id);
+CREATE INDEX effects_dead ON effects(state) WHERE state IN ('dead', 'unknown');
+CREATE TABLE children(
+  run_id TEXT PRIMARY KEY,
+  parent_run_id TEXT NOT NULL,
+  agent TEXT NOT NULL,
+  task TEXT NOT NULL,
+  state TEXT NOT NULL,
+  text TEXT NOT NULL DEFAULT '',
+  error TEXT,
+  created_at REAL NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX children_parent ON children(parent_run_id);
+CREATE TABLE sessions(
+  key TEXT PRIMARY KEY,
+  created_at REAL NOT NULL,
+  updated_at REAL NOT NULL,
+  route TEXT
+) WITHOUT ROWID;
+CREATE TABLE notes(
+  id INTEGER PRIMARY KEY,
+  text TEXT NOT NULL,
+  sender TEXT NOT NULL,
+  at REAL NOT NULL,
+  run_id TEXT
+);
+CREATE TABLE beats(
+  id INTEGER PRIMARY KEY,
+  at REAL NOT NULL,
+  outcome TEXT NOT NULL,
+  run_id TEXT
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1,)
+"""Append only: a file at version n gets the scripts from n on."""
+
+
+class SchemaError(AtomizerError):
+    """The file is of a newer version than this program."""
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Bring the file up to date, inside the caller's transaction; raises SchemaError."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise SchemaError(
+            f"the ledger is of version {version}, this program knows up to {len(MIGRATIONS)}; "
+            "install the newer program again, or restore an older state.db"
+        )
+    for script in MIGRATIONS[version:]:
+        for statement in script.split(";"):
+            if statement.strip():
+                connection.execute(statement)
+    if version < len(MIGRATIONS):
+        connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

@@ -1,0 +1,68 @@
+"""Which providers there are, and what each needs before it can be asked."""
+
+from __future__ import annotations
+
+import msgspec
+
+from gateway.models.offline import MODELS as OFFLINE_MODELS
+from protocols.decoding import nearest
+from runtime.config import Cluster, ProviderTable, split_model
+from runtime.secrets import Secrets
+
+SUPPORTED = ("anthropic", "google", "offline")
+OFFLINE = "offline"
+LOCAL_KEY = "local"
+"""What a server of one's own gets that wants no key."""
+_ELSEWHERE = {"gemini": "google", "claude": "anthropic"}
+"""What people write for a provider."""
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why a model cannot be asked: a sentence, with the status and code of the refusal."""
+
+    status: int
+    code: str
+    message: str
+
+
+class Credentials:
+    """The keys and addresses of one agent's providers, read anew each time: a key works as soon as it is stored."""
+
+    def __init__(self, secrets: Secrets, cluster: Cluster, agent: str) -> None:
+        self._secrets = secrets
+        self._tables = cluster.file.providers
+        self._agent = agent
+
+    def table(self, provider: str) -> ProviderTable:
+        return self._tables.get(provider) or ProviderTable()
+
+    def key(self, provider: str) -> str | None:
+        """The provider's key; a configured address of one's own does without. None if it cannot be read."""
+        try:
+            stored = self._secrets.api_key(provider, self._agent)
+        except (OSError, UnicodeDecodeError):
+            stored = None
+        if stored is None and provider == "anthropic" and self.table(provider).base_url:
+            return LOCAL_KEY
+        return stored
+
+    def problem(self, model: str) -> Problem | None:
+        """Why `model` cannot be asked, or None."""
+        try:
+            provider, name = split_model(model)
+        except ValueError as error:
+            return Problem(400, "bad_model", str(error))
+        if provider == OFFLINE:
+            if name in OFFLINE_MODELS:
+                return None
+            return Problem(400, "unknown_model", f"{OFFLINE} has no model {name!r}; known: {', '.join(OFFLINE_MODELS)}")
+        if provider == "openai":
+            known = ", ".join(SUPPORTED)
+            return Problem(409, "unsupported_provider", f"{provider} is not supported in this version; known: {known}")
+        if provider not in SUPPORTED:
+            close = _ELSEWHERE.get(provider.lower()) or nearest(provider, SUPPORTED)
+            hint = f"did you mean {close}/{name}?" if close else f"known: {', '.join(SUPPORTED)}"
+            return Problem(400, "unknown_provider", f"there is no provider {provider!r}; {hint}")
+        if self.key(provider) is None:
+            return Problem(409, "no_key", f"no key: run `atomizer secrets set {provider}`")
+        return None

@@ -1,0 +1,123 @@
+"""delegate: give another agent a task, and wait for its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Annotated, Any
+
+import msgspec
+
+from gateway.agent.peers import Peers
+from gateway.agent.tool import Replay, ToolContext, ToolError, decode_arguments, spec_of
+from gateway.ledger.ledger import Ledger
+from protocols.client import GatewayClient
+from protocols.decoding import nearest
+from protocols.errors import ProtocolError, Unreachable
+from protocols.hooks import MAX_DEPTH, AgentHook
+from protocols.runs import ChildRun, Run, RunState, one_line
+
+log = logging.getLogger("delegate")
+
+WAIT_SECONDS = 20.0
+"""One long poll for the child's end."""
+UNREACHABLE_SECONDS = 120.0
+"""A receiver that does not answer is tried again for so long."""
+
+
+class DelegateArguments(msgspec.Struct, forbid_unknown_fields=True):
+    agent: Annotated[str, msgspec.Meta(description="Who is to do it, for example webster")]
+    task: Annotated[str, msgspec.Meta(min_length=1, max_length=100_000, description="What to do, complete in itself")]
+    wait: Annotated[bool, msgspec.Meta(description="Wait for the answer (else it is reported later)")] = True
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=86400, description="Longest to wait")] = 1800
+
+
+class Delegate:
+    """Gives a run to another agent. Replayed with the same key, so a crash never delegates twice."""
+
+    spec = spec_of(
+        "delegate",
+        "Give another agent a task. With wait (the default) the result is its answer; without, its run id.",
+        DelegateArguments,
+    )
+    replay = Replay.KEYED
+
+    def __init__(self, peers: Peers, ledger: Ledger) -> None:
+        self._peers = peers
+        self._ledger = ledger
+
+    async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
+        asked: DelegateArguments = decode_arguments(DelegateArguments, arguments, "delegate")
+        client = self._client(asked.agent, context)
+        deadline = context.run.started_at + asked.timeout_seconds if asked.wait else None
+        hook = AgentHook(
+            message=asked.task,
+            name=f"delegation from {context.run.run_id}",
+            idempotency_key=context.key,
+            parent_run_id=context.run.run_id,
+            depth=context.run.depth + 1,
+            deadline=min(filter(None, (deadline, context.run.deadline)), default=None),
+            deliver=False,
+        )
+        run_id = await self._send(client, asked.agent, hook)
+        await self._ledger.add_child(
+            context.run.run_id,
+            ChildRun(run_id=run_id, agent=asked.agent, task=one_line(asked.task), state=RunState.QUEUED.value),
+        )
+        log.info("delegated to %s: %s", asked.agent, run_id)
+        if not asked.wait:
+            return f"{asked.agent} accepted it as {run_id}; the outcome will be among this run's children"
+        async with context.park(f"{asked.agent} works on {run_id}"):
+            child = await self._await_end(client, asked.agent, run_id, asked.timeout_seconds)
+        if child.state is not RunState.SUCCEEDED:
+            raise ToolError(f"{asked.agent}'s run {run_id} {child.state.value}: {child.reason or 'no reason given'}")
+        return f"{asked.agent} answered ({run_id}):\n{child.text}"
+
+    def _client(self, agent: str, context: ToolContext) -> GatewayClient:
+        if context.run.depth + 1 > MAX_DEPTH:
+            raise ToolError(f"this task was already passed on {context.run.depth} times; {MAX_DEPTH} is the limit")
+        try:
+            return self._peers.client(agent)
+        except KeyError:
+            close = nearest(agent, self._peers.known())
+            hint = f"did you mean {close}?" if close else f"there are: {', '.join(self._peers.known())}"
+            raise ToolError(f"there is no agent {agent!r}; {hint}") from None
+
+    async def _send(self, client: GatewayClient, agent: str, hook: AgentHook) -> str:
+        """Hand the task over; a receiver that is just restarting is tried again. Its run's id."""
+        until = time.monotonic() + UNREACHABLE_SECONDS
+        pause = 0.2
+        while True:
+            try:
+                return (await client.delegate(hook)).run_id
+            except ProtocolError as error:
+                if error.status not in (503, 507, 429):
+                    raise ToolError(f"{agent} refused it: {error.message}") from None
+                problem: Exception = error
+            except Unreachable as error:
+                problem = error
+            if time.monotonic() >= until:
+                raise ToolError(f"{agent} cannot be reached: {problem}") from None
+            await asyncio.sleep(pause)
+            pause = min(5.0, pause * 2)
+
+    async def _await_end(self, client: GatewayClient, agent: str, run_id: str, seconds: float) -> Run:
+        """Wait for the child's end, over restarts of its gateway."""
+        until = time.monotonic() + seconds
+        pause = 0.2
+        while True:
+            try:
+                run = await client.run(run_id, wait=max(0.0, min(WAIT_SECONDS, until - time.monotonic())))
+                pause = 0.2
+                if run.state.ended:
+                    await self._ledger.update_child(run_id, agent, run.state.value, run.text, run.reason or None)
+                    return run
+            except (ProtocolError, Unreachable) as error:
+                if isinstance(error, ProtocolError) and error.status in (403, 404):
+                    raise ToolError(f"{agent} no longer knows {run_id}: {error.message}") from None
+                log.warning("waiting for %s on %s: %s", run_id, agent, error)
+                await asyncio.sleep(pause)
+                pause = min(5.0, pause * 2)
+            if time.monotonic() >= until:
+                raise ToolError(f"{agent} did not finish {run_id} within {seconds:.0f} s; it was left running")
