@@ -74,9 +74,7 @@ def show_status(call: Invocation) -> None:
     def text() -> str:
         lines = [f"{cluster.name}: {summary(rows)}; profile {profile}"]
         if profile == "offline":
-            lines[0] += (
-                " (answers come from the workspace files; to leave it: atomizer secrets set anthropic, then set profile)"
-            )
+            lines[0] += " (answers come from the workspace files; to leave it: atomizer secrets set anthropic)"
         if not supervised:
             lines.append("the cluster is not running; `atomizer up` starts it")
         return printable("\n".join([*lines, *table(rows)]))

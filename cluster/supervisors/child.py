@@ -120,7 +120,7 @@ class Child:
             self.wanted = True
             if self.running is None:
                 self._policy.clear()
-                self.record.restarts = 0
+                self.record.restarts, self.record.detail = 0, ""
             if self._keeper is None or self._keeper.done():
                 self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.agent}")
                 await asyncio.sleep(0)
@@ -187,7 +187,7 @@ class Child:
 
     async def _spawn(self) -> Running | None:
         """A new process, or None (with the reason in the record) where it could not be started."""
-        self._enter("starting", "")
+        self._enter("starting", self.record.detail)  # why the last one ended, until this one is up
         # A gateway that died with its supervisor may have left tools behind that nobody has looked for yet.
         await asyncio.to_thread(processes.sweep, self.home, self.agent)
         if self._dismissed():
@@ -216,8 +216,6 @@ class Child:
 
     async def _probe(self, running: Running) -> None:
         pause = 0.05
-        if self.record.state != "up":
-            self._enter("starting", "")
         while not running.exited.done():
             if await healthy(self.host, self.record.port, self.agent):
                 if self.wanted:

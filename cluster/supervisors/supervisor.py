@@ -120,12 +120,12 @@ class SupervisorClient:
 
     def shutdown(self) -> None:
         """Stop every agent and the supervisor itself; returns when it has ended."""
-        with self._connection(60.0) as stream:
-            self._exchange(stream, Request(op="shutdown"))
-            stream.settimeout(10.0)
-            with contextlib.suppress(OSError):
-                while stream.recv(4096):
-                    pass
+        from cluster.supervisors.processes import find, wait_gone
+
+        process = find(self.pid())
+        self._ask(Request(op="shutdown"), 60.0)
+        if process is not None and wait_gone([process], 15.0):
+            raise SupervisorError(f"the supervisor (pid {process.pid}) does not end; see {self.home.run / LOG}")
 
     def ensure(self) -> bool:
         """Start the supervisor if it is dead; true if that was so. It then re-adopts or restarts its children."""
