@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -105,7 +106,9 @@ class Failover:
         self._sleep = sleep
         self._random = random
 
-    async def stream(self, chain: Sequence[Candidate], request: Request) -> AsyncIterator[TextDelta | Reset | Answer]:
+    async def stream(
+        self, chain: Sequence[Candidate], request: Request
+    ) -> AsyncGenerator[TextDelta | Reset | Answer, None]:
         """Deltas, a Reset wherever the answer begins anew, and one Answer; raises ProviderError if no model gave one.
 
         The error is of the most telling kind, and names each model with its reason.
@@ -118,11 +121,13 @@ class Failover:
                     yield Reset(f"{failures[-1]}; asking {model}")
                     delivered = False
                 try:
-                    async for item in _closing(self._open(model).stream(self._prepare(model, request))):
-                        delivered = True
-                        if isinstance(item, Answer):
-                            self._marks.clear(model)
-                        yield item
+                    answering = self._open(model).stream(self._prepare(model, request))
+                    async with contextlib.aclosing(_closing(answering)) as items:
+                        async for item in items:
+                            delivered = True
+                            if isinstance(item, Answer):
+                                self._marks.clear(model)
+                            yield item
                     return
                 except ProviderError as error:
                     error.model = model
@@ -190,7 +195,7 @@ def _most_telling(failures: list[ProviderError]) -> ProviderError:
     return ProviderError(told.kind, reasons, retry_after=min(waits, default=None), model=told.model)
 
 
-async def _closing(items: AsyncIterator[TextDelta | Answer]) -> AsyncIterator[TextDelta | Answer]:
+async def _closing(items: AsyncIterator[TextDelta | Answer]) -> AsyncGenerator[TextDelta | Answer, None]:
     """The same items; the provider's stream is closed at once, however its reader ends."""
     try:
         async for item in items:

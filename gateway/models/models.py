@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import random as dice
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import msgspec
 
@@ -77,7 +78,9 @@ class Models:
 
     # What is asked
 
-    async def stream(self, request: Request, *, model: str | None = None) -> AsyncIterator[TextDelta | Reset | Answer]:
+    async def stream(
+        self, request: Request, *, model: str | None = None
+    ) -> AsyncGenerator[TextDelta | Reset | Answer, None]:
         """Deltas, Resets and one Answer with its model and cost; raises ProviderError.
 
         `request.model` is ignored. `model` is a run's own choice: only it is asked, never a fallback.
@@ -87,13 +90,15 @@ class Models:
         else:
             selection = self._select()
             names = [selection.active, *selection.fallbacks]
-        async for item in self._failover.stream([self._candidate(name) for name in names], request):
-            if isinstance(item, Answer):
-                self._last_used = item.model
-                if item.cost_usd is None:
-                    cost = await self._prices.cost(item.model, item.usage)
-                    item = msgspec.structs.replace(item, cost_usd=cost)
-            yield item
+        chain = [self._candidate(name) for name in names]
+        async with contextlib.aclosing(self._failover.stream(chain, request)) as items:
+            async for item in items:
+                if isinstance(item, Answer):
+                    self._last_used = item.model
+                    if item.cost_usd is None:
+                        cost = await self._prices.cost(item.model, item.usage)
+                        item = msgspec.structs.replace(item, cost_usd=cost)
+                yield item
 
     def context_window(self) -> int:
         """Tokens the active model can read and write in one conversation."""
