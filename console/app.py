@@ -1,0 +1,308 @@
+"""The app: builds the parts, starts the readers after the first paint, and performs actions of the registry."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import random
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any, Literal
+
+import msgspec
+from textual.app import App
+from textual.binding import Binding
+
+from console import snapshot
+from console.actions import BY_ID, Scope, allowed
+from console.feed import Feed
+from console.operations import Operations
+from console.screens.base import ConsoleScreen
+from console.screens.fleet import FleetScreen
+from console.store import Changes, Clock, Store, WriteState
+from console.supervision import POLL_SECONDS, REVIVE, Connect, Supervision, connect_supervisor
+from console.widgets.palette import SLOW_THEME, THEME, Palette
+from runtime.config import Cluster, ConfigError, load_cluster
+
+FLUSH_SECONDS = 0.25
+SLOW_FLUSH_SECONDS = 0.5
+SNAPSHOT_SECONDS = 60.0
+Severity = Literal["information", "warning", "error"]
+
+
+class Options(msgspec.Struct, frozen=True):
+    """How the console was started."""
+
+    read_only: bool = False
+    slow: bool = False
+    """Few frames and the terminal's own colours: for a thin line."""
+    ascii: bool = False
+
+
+class ConsoleApp(App[None]):
+    """The operator's console for one cluster."""
+
+    CSS_PATH = "console.tcss"
+    ENABLE_COMMAND_PALETTE = False
+    TITLE = "atomizer"
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-wide")]
+    VERTICAL_BREAKPOINTS = [(0, "-flat"), (15, "-short"), (30, "-tall")]
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        token: str,
+        options: Options | None = None,
+        clock: Clock = time.time,
+        connect: Connect = connect_supervisor,
+        jitter: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        super().__init__()
+        self.register_theme(THEME)
+        self.set_reactive(App.theme, SLOW_THEME if options and options.slow else THEME.name)
+        self.cluster = cluster
+        self.options = options or Options()
+        self.read_only = self.options.read_only
+        self.dots = "..." if self.options.ascii else "…"
+        self.host = socket.gethostname().partition(".")[0]
+        self.store = Store(clock)
+        self.feed = Feed(self.store, token, jitter)
+        self.supervision = Supervision(cluster.home, self.store, connect)
+        self.operations = Operations(self.store, self.feed, self.supervision, self.read_only)
+        self.fleet = FleetScreen(self.read_only)
+        self._draft: Any = None
+        self._config_seen: object = None
+        self._readers: set[str] = set()
+        self._closing = False
+        self._place_agents(cluster)
+        for status in snapshot.load(cluster.home):
+            self.store.remember(status)
+        for action in allowed(Scope.ANYWHERE, read_only=self.read_only):
+            for key in action.keys:
+                binding = Binding(key, f"perform({action.id!r})", action.label, show=False)
+                self._bindings.key_to_bindings[key] = [binding]
+
+    # life
+
+    def on_mount(self) -> None:
+        self.palette = Palette(self)
+        if self.options.ascii:
+            self.add_class("-ascii")
+        self.animation_level = "none"
+        self.store.on_change = self._changed
+        self.push_screen(self.fleet)
+        self.call_after_refresh(self._start)
+
+    def _start(self) -> None:
+        self._start_readers()
+        self.set_interval(1.0, self._tick)
+        self.set_interval(SNAPSHOT_SECONDS, self._save)
+        self.run_worker(self._watch_cluster(), group="watch")
+
+    async def on_unmount(self) -> None:
+        self._closing = True
+        self._save()
+        await self.feed.close()
+
+    def _save(self) -> None:
+        snapshot.save(self.cluster.home, [a.status for a in self.store.agents.values() if a.status])
+
+    def _place_agents(self, cluster: Cluster) -> None:
+        for spec in cluster.agents.values():
+            self.store.place(spec.name, spec.port, spec.host, spec.enabled)
+        for name in set(self.store.agents) - set(cluster.agents):
+            self.store.remove(name)
+
+    def _start_readers(self) -> None:
+        for name in self.store.agents:
+            if name not in self._readers:
+                self._readers.add(name)
+                self.run_worker(self._read(name), group=f"feed-{name}", exclusive=True)
+
+    async def _read(self, name: str) -> None:
+        try:
+            await self.feed.read(name)
+        finally:
+            self._readers.discard(name)
+
+    async def _watch_cluster(self) -> None:
+        """Every few seconds: does the supervisor live, and did somebody change which agents there are?"""
+        while True:
+            await self.supervision.poll()
+            self._reread_config()
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _reread_config(self) -> None:
+        home = self.cluster.home
+        paths = [home.cluster_toml, *(home.overrides_toml(name) for name in self.cluster.agents)]
+        seen = [path.stat().st_mtime_ns if path.exists() else 0 for path in paths]
+        if self._config_seen is not None and seen != self._config_seen:
+            try:
+                self.cluster = load_cluster(home)
+                self._place_agents(self.cluster)
+                self._start_readers()
+            except ConfigError as error:
+                self.tell(f"the configuration was changed and is not taken over: {error}", "error")
+        self._config_seen = seen
+
+    # changes
+
+    def _changed(self) -> None:
+        self.set_timer(SLOW_FLUSH_SECONDS if self.options.slow else FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        """Show what changed in the store since the last time."""
+        if self._closing:
+            return
+        changes = self.store.take()
+        self._announce(changes)
+        self.front.renew(changes)
+
+    def _tick(self) -> None:
+        if not self._closing:
+            self.front.tick()
+
+    def _announce(self, changes: Changes) -> None:
+        """A run that was delegated here has ended: say so, and how to read it."""
+        for write in list(self.store.writes.values()):
+            if write.run_id in changes.runs and write.state is WriteState.DONE:
+                run = self.store.runs[write.run_id]
+                text = run.reason or run.preview
+                self.tell(f"{run.agent} {run.state.value}: {text}\n`t` then enter reads it in full")
+
+    @property
+    def front(self) -> ConsoleScreen:
+        """The screen in front, below any dialog."""
+        return next((s for s in reversed(self.screen_stack) if isinstance(s, ConsoleScreen)), self.fleet)
+
+    # actions
+
+    def action_perform(self, action_id: str) -> None:
+        self.perform(action_id)
+
+    def perform(self, action_id: str) -> None:
+        """Do one action of the registry, or say why not."""
+        action, screen = BY_ID[action_id], self.front
+        if action.writes and self.read_only:
+            self.tell("this console only reads", "warning")
+            return
+        why = action.why_disabled(screen)
+        if why:
+            self.tell(why, "warning")
+            return
+        handler = getattr(screen, f"do_{action_id}", None) or getattr(self, f"do_{action_id}")
+        outcome = handler()
+        if inspect.iscoroutine(outcome):
+            self.run_worker(self._outlive(outcome), group="actions")
+
+    async def _outlive(self, work: Coroutine[Any, Any, None]) -> None:
+        await work
+
+    def tell(self, text: str, severity: Severity = "information") -> None:
+        """A toast."""
+        self.notify(text, severity=severity, timeout=6 if severity == "information" else 10, markup=False)
+
+    def hint(self) -> str:
+        """What the operator should know before anything else."""
+        return REVIVE if self.store.supervisor is False else ""
+
+    def do_quit(self) -> None:
+        self.exit()
+
+    def do_back(self) -> None:
+        screen = self.front
+        if screen.clear_first():
+            return
+        if screen is not self.fleet:
+            self.pop_screen()
+
+    def do_help(self) -> None:
+        from console.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen(self.read_only))
+
+    def do_runs(self) -> None:
+        from console.screens.runs import RunsScreen
+
+        self._open(RunsScreen)
+
+    def do_approvals(self) -> None:
+        from console.screens.approvals import ApprovalsScreen
+
+        self._open(ApprovalsScreen)
+
+    def do_logs(self) -> None:
+        from console.screens.logs import LogsScreen
+
+        self._open(LogsScreen)
+
+    def _open(self, kind: type[ConsoleScreen]) -> None:
+        if type(self.front) is not kind:
+            self.push_screen(kind(self.read_only))
+
+    async def do_palette(self) -> None:
+        from console.actions import key_name
+        from console.dialogs.pick import Choice, PickDialog, fitting
+
+        screen = self.front
+        usable = [*screen.actions, *allowed(Scope.ANYWHERE, read_only=self.read_only)]
+        choices = [
+            Choice(a.id, a.label, f"{key_name(a.keys[0])}  {a.help}", a.why_disabled(screen))
+            for a in usable
+            if a.scope is not Scope.LISTS and a.id != "palette"
+        ]
+        picked = await self.push_screen_wait(
+            PickDialog("Command", lambda typed: fitting(typed, choices), "type what you want to do")
+        )
+        if picked:
+            self.perform(picked)
+
+    async def do_undo(self) -> None:
+        write = await self.operations.undo()
+        if write is None:
+            return
+        done = write.state is WriteState.DONE
+        self.tell(f"undo: {write.agent}: {write.detail}", "information" if done else "error")
+
+    def do_copy(self) -> None:
+        from console.clipboard import LIMIT, osc52
+
+        text = self.front.copy_text()
+        if not text:
+            self.tell("nothing to copy here")
+            return
+        sequence, cut = osc52(text)
+        if self._driver is not None:
+            self._driver.write(sequence)
+        lines = text.count("\n") + 1
+        what = text if lines == 1 and len(text) < 60 else f"{lines} lines"
+        self.tell(f"copied {what}" + (f", cut to {LIMIT:,} bytes" if cut else ""))
+
+    # delegating
+
+    @property
+    def draft(self) -> Any:
+        """The work being written: a `console.dialogs.delegate.Draft`."""
+        if self._draft is None:
+            from console.dialogs.delegate import Draft
+
+            self._draft = Draft()
+        return self._draft
+
+    async def send_draft(self) -> None:
+        """Send the draft to its agents at once. Where an answer came it is done with; else it stays, to try again."""
+        draft = self.draft
+        writes = await asyncio.gather(
+            *(self.operations.delegate(a, draft.text, draft.for_agent(a), draft.deliver) for a in draft.agents)
+        )
+        failed = [w for w in writes if w.state in (WriteState.REFUSED, WriteState.UNKNOWN)]
+        if failed:
+            first = failed[0]
+            self.tell(
+                f"{first.agent}: {first.state.value}: {first.detail}\n"
+                "the text is kept: `d` sends it again, and what arrived already is not done twice",
+                "error",
+            )
+        else:
+            self._draft = None

@@ -1,0 +1,124 @@
+"""Choose one of a list by typing or moving: the palette, the model picker and the heartbeat dialog."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+from textual.app import ComposeResult
+from textual.binding import Binding
+from textual.containers import Vertical
+from textual.screen import ModalScreen
+from textual.widgets import Input
+
+from console.show import Segments
+from console.widgets.bars import Bar
+from console.widgets.lines import LineList, cut
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """One line of the list."""
+
+    key: str
+    label: str
+    note: str = ""
+    blocked: str = ""
+    """Why it cannot be chosen; it stays listed."""
+
+
+class PickList(LineList):
+    """The list under the input."""
+
+    can_focus = False
+    empty = "nothing fits what you typed"
+
+
+class PickDialog(ModalScreen[str | None]):
+    """Gives the key of what was chosen, or None. `choices(typed)` makes the list."""
+
+    BINDINGS = [
+        Binding("escape", "leave", priority=True),
+        Binding("enter", "take", priority=True),
+        Binding("down,ctrl+n,tab", "move(1)", priority=True),
+        Binding("up,ctrl+p,shift+tab", "move(-1)", priority=True),
+        Binding("pagedown", "move(8)", priority=True),
+        Binding("pageup", "move(-8)", priority=True),
+    ]
+
+    def __init__(
+        self, title: str, choices: Callable[[str], Sequence[Choice]], placeholder: str, at: str | None = None
+    ) -> None:
+        super().__init__()
+        self._title, self._choices, self._placeholder, self._at = title, choices, placeholder, at
+        self._shown: list[Choice] = []
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialog pick"):
+            yield Bar(id="dialog-title")
+            yield Input(placeholder=self._placeholder, id="typed")
+            yield PickList(id="choices")
+            yield Bar(id="dialog-help")
+
+    def on_mount(self) -> None:
+        self.query_one("#dialog-title", Bar).set(((f" {self._title}", "head"),))
+        self._help("enter chooses, esc leaves")
+        typed = self.query_one(Input)
+        typed.cursor_blink = False
+        typed.focus()
+        self.call_after_refresh(self._first)
+
+    def _first(self) -> None:
+        self._fill("")
+        if self._at:
+            self.query_one(PickList).go_to(self._at)
+
+    def on_input_changed(self, event: Input.Changed) -> None:
+        self._fill(event.value)
+
+    def _fill(self, typed: str) -> None:
+        self._shown = list(self._choices(typed))
+        pane = self.query_one(PickList)
+        width = max(20, pane.size.width - 2)
+        pane.set_rows([(choice.key, self._line(choice, width)) for choice in self._shown])
+        if typed:
+            free = next((i for i, choice in enumerate(self._shown) if not choice.blocked), 0)
+            pane.go(free)
+
+    def _line(self, choice: Choice, width: int) -> Segments:
+        note = choice.blocked or choice.note
+        label = min(max((len(c.label) for c in self._shown), default=10) + 2, width * 2 // 3)
+        return (
+            (" " + cut(choice.label, label, self.app.dots), "dim" if choice.blocked else ""),  # type: ignore[attr-defined]
+            (cut(note, width - label - 1, self.app.dots), "warn" if choice.blocked else "dim"),  # type: ignore[attr-defined]
+        )
+
+    def action_move(self, lines: int) -> None:
+        self.query_one(PickList).move(lines)
+
+    def on_line_list_chosen(self) -> None:
+        self.action_take()
+
+    def action_take(self) -> None:
+        key = self.query_one(PickList).current
+        choice = next((c for c in self._shown if c.key == key), None)
+        if choice is None:
+            self._help("nothing fits; esc leaves")
+        elif choice.blocked:
+            self._help(f"{choice.label} cannot be chosen: {choice.blocked}", "warn")
+        else:
+            self.dismiss(choice.key)
+
+    def action_leave(self) -> None:
+        self.dismiss(None)
+
+    def _help(self, text: str, style: str = "dim") -> None:
+        self.query_one("#dialog-help", Bar).set(((" " + text, style),))
+
+
+def fitting(typed: str, choices: Sequence[Choice]) -> list[Choice]:
+    """Choices whose label or note holds every word typed, in their order, labels that begin so first."""
+    words = typed.lower().split()
+    fit = [c for c in choices if all(w in f"{c.label} {c.note}".lower() for w in words)]
+    if words:
+        fit.sort(key=lambda c: (not c.label.lower().startswith(words[0]), words[0] not in c.label.lower()))
+    return fit

@@ -1,0 +1,120 @@
+"""What the gateways say, put into the store: one reader per agent, which reconnects for ever.
+
+aiohttp is imported only when the first reader starts, in a thread, so that the first paint never waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from console.store import Store
+from protocols.errors import AtomizerError, ProtocolError, Unreachable
+from protocols.events import GapEvent, HelloEvent
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from protocols.client import GatewayClient
+
+FIRST_DELAY = 1.0
+LONGEST_DELAY = 15.0
+"""Seconds between tries to reach a gateway: up to the first, doubling, up to the longest; full jitter."""
+CONNECT_SECONDS = 5.0
+HISTORY_LINES = 200
+
+
+class Feed:
+    """Reads all gateways. `read(name)` is one agent's reader, run as a task by the app; `close` at the end."""
+
+    def __init__(self, store: Store, token: str, jitter: Callable[[float, float], float] = random.uniform) -> None:
+        self._store = store
+        self._token = token
+        self._jitter = jitter
+        self._session: aiohttp.ClientSession | None = None
+        self._client_type: type[GatewayClient] | None = None
+        self._opening = asyncio.Lock()
+        self._nudges: dict[str, asyncio.Event] = {}
+        self._last_ids: dict[str, str] = {}
+        self._heard: set[str] = set()
+
+    async def client(self, name: str) -> GatewayClient:
+        """A client of one agent's gateway."""
+        async with self._opening:
+            if self._client_type is None or self._session is None:
+                module = await asyncio.to_thread(importlib.import_module, "protocols.client")
+                self._client_type = module.GatewayClient
+                web = importlib.import_module("aiohttp")
+                self._session = web.ClientSession(connector=web.TCPConnector(limit=0))
+        agent = self._store.agents[name]
+        return self._client_type(self._session, agent.port, self._token, agent.host, CONNECT_SECONDS)
+
+    def nudge(self, name: str) -> None:
+        """Try `name` again now instead of after the delay."""
+        if name in self._nudges:
+            self._nudges[name].set()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def read(self, name: str) -> None:
+        """Follow one gateway until the agent is removed from the store or the task is cancelled."""
+        nudge = self._nudges.setdefault(name, asyncio.Event())
+        failures = 0
+        while name in self._store.agents:
+            try:
+                await self._follow(name)
+            except ProtocolError as refused:
+                failures += 1
+                self._store.denied(name, f"HTTP {refused.status}: {refused.message}")
+            except Unreachable as gone:
+                agent = self._store.agents.get(name)
+                failures = 0 if agent is None or agent.live else failures + 1
+                self._store.lost(name, _reason(str(gone)))
+            ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 5))
+            agent = self._store.agents.get(name)
+            if agent and not agent.enabled:
+                ceiling = LONGEST_DELAY
+            nudge.clear()
+            try:
+                async with asyncio.timeout(self._jitter(FIRST_DELAY / 4, ceiling)):
+                    await nudge.wait()
+            except TimeoutError:
+                pass
+
+    async def catch_up(self, name: str) -> None:
+        """Read what the stream does not repeat: the status, the last runs, what waits for an answer."""
+        client = await self.client(name)
+        status = await client.status()
+        if status.agent != name:
+            raise ProtocolError(421, "wrong_agent", f"port {status.port} belongs to {status.agent}, not to {name}")
+        self._store.heard(status)
+        for run in (await client.runs(limit=50)).runs:
+            self._store.add_run(run)
+        self._store.set_approvals(name, (await client.approvals()).approvals)
+
+    async def _follow(self, name: str) -> None:
+        client = await self.client(name)
+        async for ident, event in client.events(self._last_ids.get(name)):
+            if ident:
+                self._last_ids[name] = ident
+            if isinstance(event, HelloEvent) and event.agent != name:
+                raise ProtocolError(421, "wrong_agent", f"this port belongs to {event.agent}, not to {name}")
+            self._store.apply(event)
+            if isinstance(event, HelloEvent | GapEvent):
+                await self.catch_up(name)
+                if name not in self._heard:
+                    self._heard.add(name)
+                    try:
+                        self._store.history(name, (await client.logs(limit=HISTORY_LINES)).lines)
+                    except AtomizerError as error:
+                        self._store.note(name, "warning", f"earlier log lines cannot be read: {error}")
+
+
+def _reason(text: str) -> str:
+    """`http://127.0.0.1:18828: connection refused` without the address, which the row shows already."""
+    return text.partition(": ")[2] or text if text.startswith("http://") else text

@@ -1,0 +1,168 @@
+"""What can be done to agents, wherever one is chosen: handlers of the scope `fleet`."""
+
+from __future__ import annotations
+
+from console.dialogs.confirm import ConfirmDialog, TypedConfirmDialog
+from console.dialogs.pick import Choice, PickDialog, fitting
+from console.screens.base import ConsoleScreen
+from console.show import plural, span
+from console.store import AgentState, Write, WriteState
+from protocols.control import HeartbeatChange
+from runtime.config import parse_duration
+
+
+class AgentKeys(ConsoleScreen):
+    """Handlers that act on `targets`, or on `current` where only one makes sense."""
+
+    @property
+    def targets(self) -> list[str]:
+        """The agents that an action is for."""
+        raise NotImplementedError
+
+    @property
+    def current(self) -> str | None:
+        """The agent under the cursor."""
+        raise NotImplementedError
+
+    @property
+    def has_target(self) -> bool:
+        return bool(self.targets)
+
+    # work
+
+    async def do_delegate(self) -> None:
+        from console.dialogs.delegate import DelegateDialog
+
+        names, app = self.targets, self.app
+        notes = []
+        absent = [n for n in names if not app.store.agents[n].live]
+        if absent:
+            notes.append(f"not up: {', '.join(absent)}")
+        if any((s := app.store.agents[n].status) and s.model.offline for n in names):
+            notes.append("offline profile: answers come from retrieval, no model is asked")
+        if await app.push_screen_wait(DelegateDialog(app.draft, names, notes)):
+            await app.send_draft()
+
+    # processes
+
+    async def do_restart(self) -> None:
+        names = self.targets
+        if await self._sure("restart", names):
+            await self._supervise("restart", names)
+
+    async def do_stop(self) -> None:
+        names = self.targets
+        if await self._sure("stop", names):
+            await self._supervise("stop", names)
+
+    async def do_start(self) -> None:
+        names = self.targets
+        off = [n for n in names if self.app.store.agents[n].word == "off"]
+        if off:
+            command = f"atomizer agent enable {off[0]}"
+            self.app.tell(f"{', '.join(off)}: switched off; `{command}` switches it on", "warning")
+        await self._supervise("start", [n for n in names if n not in off])
+
+    async def _supervise(self, verb: str, names: list[str]) -> None:
+        if names:
+            for write in await self.app.operations.supervise(verb, names):
+                if write.state is not WriteState.DONE:
+                    self.app.tell(f"{verb} {write.agent}: {write.detail}", "error")
+                    break
+
+    async def _sure(self, verb: str, names: list[str]) -> bool:
+        """Ask; more than one agent: Cancel is focused; all of them: the cluster's name is typed."""
+        app = self.app
+        on = [a.name for a in app.store.agents.values() if a.enabled]
+        if verb == "stop" and len(names) > 1 and set(on) <= set(names):
+            question = f"Stop the whole cluster, {plural(len(names), 'agent')}?"
+            return await app.push_screen_wait(TypedConfirmDialog(verb, question, app.cluster.name))
+        question = f"{verb.capitalize()} {names[0] if len(names) == 1 else plural(len(names), 'agent')}?"
+        consequences = [", ".join(names)] if len(names) > 1 else []
+        consequences += [text for n in names if (text := at_work(app.store.agents[n], verb))]
+        return await app.push_screen_wait(
+            ConfirmDialog(verb.capitalize(), question, consequences, cancel_first=len(names) > 1)
+        )
+
+    # model
+
+    async def do_model(self) -> None:
+        name, app = self.current, self.app
+        status = app.store.agents[name].status if name else None
+        if name is None or status is None:
+            app.tell(f"{name} has not been heard yet, so its models are not known", "warning")
+            return
+        model = status.model
+        choices = [Choice("", f"as configured ({model.configured})", "undoes an override")]
+        for choice in model.choices:
+            notes = ["now"] if choice.id == model.active else []
+            if choice.retires:
+                then = f", then {choice.successor}" if choice.successor else ""
+                notes.append(f"ends {choice.retires}{then}")
+            blocked = "" if choice.available else choice.reason or "not available"
+            notes += [choice.reason] if choice.available and choice.reason else []
+            choices.append(Choice(choice.id, choice.id, "; ".join(notes), blocked))
+        title = f"Model of {name}, from its next turn"
+        if not app.store.agents[name].live:
+            title += " (this list is the last that was heard)"
+        picked = await app.push_screen_wait(
+            PickDialog(title, lambda typed: fitting(typed, choices), "type to narrow", model.active)
+        )
+        if picked is not None:
+            self._report(await app.operations.set_model(name, picked or None), "`u` goes back")
+
+    # heartbeat
+
+    async def do_heartbeat(self) -> None:
+        name, app = self.current, self.app
+        status = app.store.agents[name].status if name else None
+        if name is None or status is None:
+            app.tell(f"{name} has not been heard yet, so its heartbeat is not known", "warning")
+            return
+        beat = status.heartbeat
+        now = f"{beat.state}, every {span(beat.every_seconds)}" if beat.enabled else "off"
+        if beat.reason:
+            now += f" ({beat.reason})"
+        picked = await app.push_screen_wait(
+            PickDialog(f"Heartbeat of {name}: {now}", lambda t: beats(t, beat.enabled), "an interval, e.g. 20m")
+        )
+        if picked == "now":
+            self._report(await app.operations.beat_now(name))
+        elif picked in ("on", "off"):
+            self._report(
+                await app.operations.set_heartbeat(name, HeartbeatChange(enabled=picked == "on")), "`u` undoes"
+            )
+        elif picked:
+            change = HeartbeatChange(enabled=True, every_seconds=float(picked))
+            self._report(await app.operations.set_heartbeat(name, change), "`u` undoes")
+
+    def _report(self, write: Write, then: str = "") -> None:
+        good = write.state in (WriteState.DONE, WriteState.ACCEPTED)
+        text = f"{write.agent}: {write.label}: {write.state.value}"
+        text += f", {write.detail}" if write.detail else ""
+        self.app.tell(text + (f"; {then}" if good and then else ""), "information" if good else "error")
+
+
+def at_work(agent: AgentState, verb: str) -> str:
+    """What a restart or stop would interrupt, or an empty text."""
+    if not agent.live or agent.status is None or not agent.status.current:
+        return ""
+    run = agent.status.current[0]
+    more = f" and {len(agent.status.current) - 1} more" if len(agent.status.current) > 1 else ""
+    after = "goes on after it" if verb == "restart" else "goes on when it is started again"
+    return f"{agent.name} is at work: {run.task}{more}; this {after}."
+
+
+def beats(typed: str, enabled: bool) -> list[Choice]:
+    """The choices of the heartbeat dialog; an interval that was typed is the first."""
+    choices = [
+        Choice("now", "beat now", "one beat at once, whatever the interval"),
+        Choice("off", "switch off", "no beats until it is switched on") if enabled else Choice("on", "switch on"),
+        *(Choice(str(parse_duration(every)), f"every {every}") for every in ("5m", "15m", "30m", "1h", "4h")),
+    ]
+    try:
+        seconds = parse_duration(typed)
+    except ValueError:
+        return fitting(typed, choices)
+    problem = "" if 1 <= seconds <= 7 * 86400 else "between 1s and 7d"
+    return [Choice(str(seconds), f"every {typed.strip()}", "as typed", problem)]

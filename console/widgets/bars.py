@@ -1,0 +1,136 @@
+"""The three single lines: what the cluster is like (top), what was just done, and which keys there are (bottom)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.cells import cell_len
+from rich.segment import Segment
+from textual.strip import Strip
+from textual.widget import Widget
+
+from console.actions import Action, key_name
+from console.show import Segments, clock, money
+from console.store import Totals, Write, WriteState
+
+if TYPE_CHECKING:
+    from console.app import ConsoleApp
+
+_WRITE_STYLES = {
+    WriteState.SENT: "busy",
+    WriteState.ACCEPTED: "busy",
+    WriteState.DONE: "ok",
+    WriteState.REFUSED: "bad",
+    WriteState.UNKNOWN: "warn",
+}
+_ORDER = (
+    "up",
+    "busy",
+    "late",
+    "down",
+    "denied",
+    "degraded",
+    "paused",
+    "draining",
+    "starting",
+    "stale",
+    "stopped",
+    "off",
+)
+_LOUD = {"late": "warn", "down": "bad", "denied": "bad", "degraded": "warn", "paused": "warn"}
+
+
+class Bar(Widget):
+    """One line of segments, painted only when they differ."""
+
+    app: ConsoleApp
+
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self.segments: Segments = ()
+        self.painted = 0
+
+    @property
+    def text(self) -> str:
+        return "".join(text for text, _ in self.segments)
+
+    def set(self, segments: Segments) -> None:
+        if segments != self.segments:
+            self.segments = segments
+            self.refresh()
+
+    def render_line(self, y: int) -> Strip:
+        self.painted += 1
+        base, palette = self.rich_style, self.app.palette
+        strip = Strip([Segment(text, base + palette[style]) for text, style in self.segments])
+        return strip.adjust_cell_length(self.size.width, base)
+
+
+def status_segments(
+    totals: Totals, host: str, width: int, now: float, read_only: bool, supervisor: bool | None
+) -> Segments:
+    """The top line; at fewer than 100 columns the short form."""
+    short = width < 100
+    gap = "" if short else " "
+    left: list[tuple[str, str]] = [(" atomizer", "head"), (f" @{host} ", "dim")]
+    left.append((f"{totals.agents}: " if short else f" {totals.agents} agents: ", ""))
+    for word in _ORDER:
+        count = totals.words.get(word, 0)
+        if count:
+            left.append((f"{count}{gap}{word} ", _LOUD.get(word, "")))
+    left.append(("| ", "dim"))
+    left.append((f"gates {totals.gates} ", "warn" if totals.gates else ""))
+    left.append(("| ", "dim"))
+    if short:
+        left.append((f"run {totals.running + totals.waiting} ", ""))
+    else:
+        tasks = f"tasks {totals.running} run"
+        tasks += f" {totals.waiting} wait" if totals.waiting else ""
+        tasks += f" {totals.queued} queued" if totals.queued else ""
+        left.append((tasks + " ", ""))
+    left.append(("| ", "dim"))
+    left.append((f"{money(totals.cost_usd)} " if short else f"{money(totals.cost_usd)} today ", ""))
+    if totals.profile in ("offline", "mixed"):
+        left.append(("| ", "dim"))
+        left.append((totals.profile + " ", "warn"))
+    if read_only:
+        left.append(("| ", "dim"))
+        left.append(("read-only ", "warn"))
+    if supervisor is False:
+        left.append(("| no supervisor ", "bad"))
+    right = clock(now, seconds=False) + " "
+    free = width - sum(cell_len(text) for text, _ in left) - len(right)
+    if free < 0:
+        return tuple(left)
+    return (*left, (" " * free, ""), (right, "dim"))
+
+
+def write_segments(writes: list[Write], hint: str) -> Segments:
+    """The line above the footer: the last write and what became of it, or a hint."""
+    if not writes:
+        return ((" " + hint, "dim"),)
+    parts: list[tuple[str, str]] = []
+    for write in writes:
+        parts.append((f" {write.agent} ", "bold"))
+        parts.append((f"{write.label}: ", "dim"))
+        parts.append((write.state.value, _WRITE_STYLES[write.state]))
+        parts.append((f" {write.detail}  " if write.detail else "  ", "dim"))
+    return tuple(parts)
+
+
+def footer_segments(actions: list[Action], width: int, gates: int) -> Segments:
+    """Keys and labels, as many as fit; `? Help` is always among them."""
+    shown: list[tuple[str, str]] = []
+    last = [(" ?", "key"), (" Help ", "dim")]
+    used = 8
+    for action in actions:
+        if action.id == "help":
+            continue
+        label = f"Gates({gates})" if action.id == "approvals" and gates else action.label
+        key = key_name(action.keys[0])
+        need = cell_len(key) + cell_len(label) + 3
+        if used + need > width:
+            continue
+        used += need
+        shown += [(f" {key}", "key"), (f" {label} ", "warn" if action.id == "approvals" and gates else "dim")]
+    return (*shown, *last)

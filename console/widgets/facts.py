@@ -1,0 +1,238 @@
+"""An agent, and a run, written out as lines of text: for the detail pane, the detail screen and the run screen."""
+
+from __future__ import annotations
+
+import json
+
+from console.show import (
+    GLYPHS,
+    RUN_GLYPHS,
+    RUN_STYLES,
+    STATE_STYLES,
+    Segments,
+    age,
+    clock,
+    money,
+    size,
+    span,
+    tokens,
+)
+from console.store import AgentState
+from console.widgets.lines import cut, wrap
+from protocols.runs import ChildRun, Run, RunSummary, Step
+from protocols.status import AgentStatus
+
+LABEL = 11
+
+
+def field(label: str, text: str, width: int, style: str = "") -> list[Segments]:
+    """`label  text`, the text wrapped under itself."""
+    lines = wrap(text, width - LABEL, style)
+    return [((cut(" " + label if place == 0 else "", LABEL), "dim"), *line) for place, line in enumerate(lines or [()])]
+
+
+def heading(text: str, width: int) -> list[Segments]:
+    return [(), ((" " + text, "head"),)]
+
+
+def agent_lines(
+    agent: AgentState, runs: list[RunSummary], deltas: dict[str, str], now: float, width: int, full: bool
+) -> list[Segments]:
+    """One agent. `full` adds what the pane beside the table has no room for."""
+    word = agent.word
+    status = agent.status
+    title = status.title if status else agent.name
+    lines: list[Segments] = [
+        ((f" {title} ", "head"), (f"{GLYPHS[word]} {word}", STATE_STYLES[word]), (f"  :{agent.port}", "dim"))
+    ]
+    if not agent.live:
+        lines += _absence(agent, now, width)
+    if status is None:
+        return lines
+    if agent.live:
+        uptime = span(now - status.started_at, coarse=True)
+        lines += field("process", f"pid {status.pid}, up {uptime}, {size(status.rss_bytes)}", width)
+    lines += _model(status, width)
+    lines += _heartbeat(status, now, width)
+    spent = tokens(status.usage_today.input_tokens + status.usage_today.output_tokens)
+    lines += field("today", f"{status.runs_today} runs, {spent} tokens, {money(status.cost_today_usd)}", width)
+    for problem in status.failing:
+        lines += field("failing", problem, width, "bad")
+    if status.config_error:
+        lines += field("config", f"reload refused: {status.config_error}", width, "bad")
+    if status.last_error:
+        lines += field("last error", status.last_error, width, "warn")
+    if status.dead_letters:
+        lines += field("undelivered", f"{status.dead_letters} dead letters", width, "warn")
+    lines += _runs(runs, deltas, now, width, 12 if full else 5)
+    if full:
+        lines += _more(status, width)
+    return lines
+
+
+def _absence(agent: AgentState, now: float, width: int) -> list[Segments]:
+    if agent.word == "off":
+        text = f"switched off; `atomizer agent enable {agent.name}` switches it on, then `s` starts it"
+        return field("", text, width, "dim")
+    if agent.word == "stopped":
+        return field("", "stopped by the operator; `s` starts it", width, "dim")
+    lines = []
+    if agent.reason:
+        when = f"for {span(now - agent.since)}: " if agent.since else ""
+        lines += field(agent.word, when + agent.reason, width, "bad")
+    if agent.supervised:
+        detail = f": {agent.detail}" if agent.detail else ""
+        lines += field("supervisor", agent.supervised + detail, width, "warn")
+    if agent.status:
+        lines += field("", f"below is what it last said, at {clock(agent.status.now)}", width, "dim")
+    return lines
+
+
+def _model(status: AgentStatus, width: int) -> list[Segments]:
+    model = status.model
+    note = "" if model.origin == "configured" else f" ({model.origin})"
+    lines = field("model", model.active + note, width, "" if model.usable else "bad")
+    if model.reason:
+        lines += field("", model.reason, width, "dim" if model.usable else "bad")
+    if model.retires:
+        after = f", then {model.successor}" if model.successor else ""
+        lines += field("retires", model.retires + after, width, "warn")
+    return lines
+
+
+def _heartbeat(status: AgentStatus, now: float, width: int) -> list[Segments]:
+    beat = status.heartbeat
+    if not beat.enabled:
+        return field("heartbeat", "off", width)
+    text = f"{beat.state}, every {span(beat.every_seconds)}"
+    if beat.last_at:
+        text += f", last {age(now - beat.last_at)}"
+        text += f" ({beat.last_outcome})" if beat.last_outcome else ""
+    if beat.reason:
+        text += f": {beat.reason}"
+    return field("heartbeat", text, width, "warn" if beat.state in ("overdue", "paused") else "")
+
+
+def _runs(runs: list[RunSummary], deltas: dict[str, str], now: float, width: int, limit: int) -> list[Segments]:
+    lines = heading("RUNS" + ("" if runs else "  none yet; `d` gives it one"), width)
+    for run in runs[:limit]:
+        lines.append(run_row(run, now, width, agent=False))
+    if runs:
+        run = runs[0]
+        text = deltas.get(run.run_id) or run.reason or run.preview
+        if text:
+            lines.append(())
+            lines += wrap(text[-600:], width - 2, "", " ")[-8:]
+    return lines
+
+
+def run_row(run: RunSummary, now: float, width: int, agent: bool = True, dots: str = "…") -> Segments:
+    """One run on one line."""
+    cells: list[tuple[str, str]] = [
+        (" " + cut(f"{RUN_GLYPHS[run.state]} {run.state.value}", 12), RUN_STYLES[run.state])
+    ]
+    if agent:
+        cells.append((cut(run.agent, 15), "bold"))
+    cells.append((cut(age(now - run.created_at), 5), "dim"))
+    if agent and width >= 100:
+        cells.append((cut(run.source.value, 10), "dim"))
+        cells.append((cut(run.caller, 11), "dim"))
+    used = sum(len(text) for text, _ in cells)
+    cells.append((cut(run.task, max(0, width - used), dots), ""))
+    return tuple(cells)
+
+
+def _more(status: AgentStatus, width: int) -> list[Segments]:
+    lines = heading("MORE", width)
+    reach = ", ".join(status.can_delegate_to) or "nobody"
+    lines += field("delegates", f"to {reach}", width)
+    lines += field("fallbacks", ", ".join(status.model.fallbacks) or "none", width)
+    lines += field("tools", ", ".join(status.tools) or "none", width)
+    for channel in status.channels:
+        detail = f": {channel.detail}" if channel.detail else ""
+        lines += field(channel.provider, channel.state + detail, width)
+    for file in status.prompt:
+        state = (
+            "missing" if file.missing else f"about {tokens(file.tokens)} tokens" + (" (cut)" if file.truncated else "")
+        )
+        lines += field("prompt", f"{file.name}: {state}", width, "warn" if file.missing or file.truncated else "")
+    lines += field("sessions", str(status.sessions), width)
+    lines += field("ledger", size(status.ledger_bytes), width)
+    lines += field("version", f"{status.version}, instance {status.instance}", width)
+    return lines
+
+
+def run_lines(run: Run, streaming: str, now: float, width: int) -> list[Segments]:
+    """A run in full: the answer first, then how it came to be."""
+    lines: list[Segments] = [
+        (
+            (f" {RUN_GLYPHS[run.state]} {run.state.value}", RUN_STYLES[run.state]),
+            (f"  {run.agent}  {run.run_id}", "dim"),
+        )
+    ]
+    lines += heading("TASK", width) + wrap(run.message or run.task, width - 2, "", " ")
+    if run.reason:
+        lines += heading("REASON", width) + wrap(run.reason, width - 2, "warn", " ")
+    if run.error:
+        lines += heading("ERROR", width) + wrap(f"{run.error.code}: {run.error.message}", width - 2, "bad", " ")
+    answer = run.text or streaming
+    lines += heading("ANSWER" + ("" if run.state.ended else " (so far)"), width)
+    lines += wrap(answer, width - 2, "", " ") if answer else [((" none" + ("" if run.state.ended else " yet"), "dim"),)]
+    lines += heading("FACTS", width) + _run_facts(run, now, width)
+    if run.children:
+        lines += heading(f"DELEGATED ({len(run.children)})", width)
+        for child in run.children:
+            lines += _child(child, width)
+    lines += heading(f"STEPS ({len(run.steps)})", width)
+    for step in run.steps:
+        lines += _step(step, width)
+    return lines
+
+
+def _run_facts(run: Run, now: float, width: int) -> list[Segments]:
+    lines = field("from", f"{run.caller} ({run.source.value}, {run.name})", width)
+    times = f"{clock(run.created_at)}, {age(now - run.created_at)}"
+    if run.started_at and run.finished_at:
+        times += f"; ran {run.finished_at - run.started_at:.1f}s"
+    lines += field("accepted", times, width)
+    usage = run.usage
+    lines += field(
+        "usage",
+        f"{tokens(usage.input_tokens)} tokens in, {tokens(usage.output_tokens)} out, {money(run.cost_usd)}",
+        width,
+    )
+    lines += field("model", run.model or "none yet", width)
+    if run.delivery:
+        detail = f": {run.delivery.detail}" if run.delivery.detail else ""
+        target = f" to {run.delivery.target}" if run.delivery.target else ""
+        style = {"dead": "bad", "unknown": "warn"}.get(run.delivery.status, "")
+        lines += field("delivery", run.delivery.status + target + detail, width, style)
+    words = {True: "yes", False: "no", None: "not known"}
+    if run.facts:
+        lines += field("verified", ", ".join(f"{name}: {words[value]}" for name, value in run.facts.items()), width)
+    lines += field("session", run.session_key, width)
+    if run.attempts > 1:
+        lines += field("attempts", f"{run.attempts} (it went on after a restart)", width)
+    if run.parent_run_id:
+        lines += field("part of", run.parent_run_id, width)
+    return lines
+
+
+def _child(child: ChildRun, width: int) -> list[Segments]:
+    lines = field(child.agent, f"{child.state}: {child.task} ({child.run_id})", width)
+    if child.error or child.text:
+        lines += field("", child.error or child.text, width, "bad" if child.error else "")
+    return lines
+
+
+def _step(step: Step, width: int) -> list[Segments]:
+    took = f" {step.finished_at - step.started_at:.1f}s" if step.finished_at else ""
+    style = {"failed": "bad", "interrupted": "warn"}.get(step.state, "")
+    lines: list[Segments] = [
+        ((f" {step.index} {step.kind} ", "dim"), (step.name, "bold"), (f" {step.state}{took}", style))
+    ]
+    if step.input is not None:
+        lines += wrap(json.dumps(step.input, ensure_ascii=False), width - 6, "dim", "     ")[:8]
+    if step.output:
+        lines += wrap(step.output, width - 6, "", "     ")[:40]
+    return lines
