@@ -43,7 +43,7 @@ def decode_toml(text: str, kind: type[T], source: str) -> T:
     try:
         return msgspec.convert(raw, type=kind)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), kind, source, text) from None
+        raise _explain(str(error), kind, source, text, raw) from None
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str | None:
@@ -73,9 +73,9 @@ def line_of(text: str, path: list[str]) -> int | None:
     return best[1] if best else None
 
 
-def _explain(message: str, kind: Any, source: str, toml: str | None = None) -> DecodeError:
+def _explain(message: str, kind: Any, source: str, toml: str | None = None, raw: Any = None) -> DecodeError:
     at = _AT.search(message)
-    path = _split(at.group("path")) if at else []
+    path = _name_keys(raw, kind, _split(at.group("path"))) if at else []
     body = message[: at.start()] if at else message
     if unknown := _UNKNOWN.search(body):
         name = unknown.group("name")
@@ -107,6 +107,26 @@ def _split(path: str) -> list[str]:
         elif not index.isdigit():
             parts.append(index.strip("'\""))
     return parts
+
+
+def _name_keys(raw: Any, kind: Any, path: list[str]) -> list[str]:
+    """`path` with each `...` (a table's key, which msgspec does not tell) replaced by the key whose value is wrong."""
+    named: list[str] = []
+    for depth, part in enumerate(path):
+        if part == "..." and isinstance(raw, dict):
+            wanted = _type_at(kind, path[: depth + 1])
+            part = next((str(key) for key, value in raw.items() if not _fits(value, wanted)), part)
+        named.append(part)
+        raw = raw.get(part) if isinstance(raw, dict) else None
+    return named
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, type=kind)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
 def _type_at(kind: Any, path: list[str]) -> Any:
