@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from protocols.errors import AtomizerError
-from runtime.config import ConfigError
+from runtime.config import ConfigError, load_placements
 from runtime.home import Home, explain_os_error, shipped_instances, write_atomic
 from runtime.secrets import API_KEY, PROVIDERS, Secrets
 
@@ -133,8 +133,8 @@ def _build(home: Home, build: _Builder, first_port: int | None) -> tuple[str, li
         profile = str(parsed.get("models", {}).get("profile", "offline"))
     except (tomllib.TOMLDecodeError, AttributeError) as error:
         raise ConfigError(f"{home.cluster_toml}: not valid TOML: {error}") from None
-    removed = _removed(home)
-    agents = [name for name in names if name not in removed]
+    placements = load_placements(home)
+    agents = [name for name in dict.fromkeys([*names, *placements.agents]) if name not in placements.removed]
     for name in agents:
         _agent(home, build, shipped / name, name)
     for source in sorted((shipped / "shared").rglob("*")):
@@ -177,9 +177,3 @@ def _cluster_text(shipped: Path, home: Home, first_port: int | None) -> str:
     if any(Secrets(home).get(provider, API_KEY) for provider in PROVIDERS):
         text = _PROFILE.sub('profile = "live"', text)
     return text
-
-
-def _removed(home: Home) -> list[str]:
-    from runtime.config import load_placements
-
-    return load_placements(home).removed

@@ -102,7 +102,7 @@ def enable_agent(call: Invocation, name: str, no_start: bool) -> None:
     """
     from cluster import membership
 
-    membership.enable(call.cluster, name, True)
+    membership.enable(call.cluster, call.agent(name).name, True)
     _forget_cache(call)
     started = False if no_start else _start_if_running(call, name)
     call.answer(
@@ -124,7 +124,7 @@ def disable_agent(call: Invocation, name: str) -> None:
     from cluster import membership
     from cluster.supervisors.supervisor import SupervisorDown
 
-    membership.enable(call.cluster, name, False)
+    membership.enable(call.cluster, call.agent(name).name, False)
     stopped = False
     with contextlib.suppress(SupervisorDown):
         stopped = bool(call.supervisor().stop([name]))

@@ -66,13 +66,32 @@ class Invocation:
         """Start a supervisor that is dead although its cluster is meant to be up; true if that was so."""
         from cluster.supervisors.records import load_desired
 
-        if not load_desired(self.home).agents or not self.supervisor().ensure():
+        if not load_desired(self.home).agents:
+            return False
+        from cluster.supervisors.supervisor import SupervisorError
+        from runtime.home import explain_os_error
+
+        try:
+            if not self.supervisor().ensure():
+                return False
+        except SupervisorError as error:
+            self.note(str(error))
+            return False
+        except OSError as error:
+            self.note(explain_os_error(error, "the supervisor is dead and cannot be started"))
             return False
         self.note("the supervisor had died; it runs again and has taken its agents back")
         return True
 
     def agent(self, name: str) -> AgentSpec:
-        return self.cluster.agent(name)
+        """The agent called `name`; raises CommandFailure (usage) naming the nearest one."""
+        from runtime.config import ConfigError
+
+        cluster = self.cluster
+        try:
+            return cluster.agent(name)
+        except ConfigError as error:
+            raise CommandFailure(str(error), exits.USAGE, "no_such_agent") from None
 
     def ask(self, name: str, *, timeout: float = 5.0) -> Ask:
         """The client of one agent's gateway, as the operator."""

@@ -84,8 +84,7 @@ def show_status(call: Invocation) -> None:
 
 def collect(call: Invocation) -> tuple[list[Row], bool]:
     """A row for each agent, and whether a supervisor answers."""
-    from concurrent.futures import ThreadPoolExecutor
-
+    from cluster.supervisors.records import load_desired
     from cluster.supervisors.supervisor import SupervisorError
 
     agents = list(call.cluster.agents.values())
@@ -100,14 +99,30 @@ def collect(call: Invocation) -> tuple[list[Row], bool]:
                 time.sleep(0.1)
                 states = client.list()
         children = {child.agent: child for child in states}
+        asked = [child.agent for child in states if child.pid is not None]
     except SupervisorError:
         supervised = False
-    asked = [spec.name for spec in agents if spec.name in children and children[spec.name].pid is not None]
-    answers: dict[str, AgentStatus | str] = {}
-    if asked:
-        with ThreadPoolExecutor(max_workers=min(16, len(asked))) as pool:
-            answers = dict(zip(asked, pool.map(lambda name: _ask(call, name), asked), strict=True))
+        # Whoever still runs goes on without a supervisor.
+        asked = load_desired(call.home).agents
+    answers = _ask_all(call, [spec.name for spec in agents if spec.name in asked])
     return [row(spec, children.get(spec.name), answers.get(spec.name)) for spec in agents], supervised
+
+
+def _ask_all(call: Invocation, names: list[str]) -> dict[str, AgentStatus | str]:
+    """The status of each, or why there is none; all at once, so that one slow gateway delays no other."""
+    import threading
+
+    answers: dict[str, AgentStatus | str] = {}
+
+    def ask(name: str) -> None:
+        answers[name] = _ask(call, name)
+
+    threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return answers
 
 
 def _ask(call: Invocation, name: str) -> AgentStatus | str:
@@ -129,6 +144,10 @@ def row(spec: AgentSpec, child: ChildState | None, answer: AgentStatus | str | N
             made.notes.append(child.detail)
         if child.state not in ("up", "starting", "stopping", "stopped"):
             made.notes.append(_mend(child))
+    if child is None and answer is not None and not isinstance(answer, str):
+        made.notes.append("runs without a supervisor")
+        _fill(made, answer)
+        return made
     if child is None or child.state in ("stopped", "crash-loop", "config-error", "port-taken", "backoff"):
         if not spec.enabled and (child is None or child.state == "stopped"):
             made.state = "disabled"

@@ -26,7 +26,7 @@ from cluster.supervisors.processes import Process
 from cluster.supervisors.records import ChildRecord, Desired, drop_record, load_desired, load_record, save_desired
 from cluster.supervisors.supervisor import LOCK, Answer, Request, short_path
 from protocols.errors import AtomizerError
-from runtime.config import load_cluster
+from runtime.config import PLACEMENTS, load_cluster
 from runtime.home import Home, explain_os_error
 
 _SUBREAPER = 36
@@ -43,6 +43,8 @@ class Supervisor:
         self._own: dict[int, Running] = {}
         self._desired = Desired()
         self._ending = asyncio.Event()
+        self._stopping: list[asyncio.Task[None]] = []
+        self._read_at: list[int] = []
 
     async def run(self) -> None:
         """Take over what runs, serve, and at the end stop what must not stay."""
@@ -62,6 +64,7 @@ class Supervisor:
         finally:
             server.close()
             (self.home.run / "supervisor.sock").unlink(missing_ok=True)
+        await asyncio.gather(*self._stopping)
         await self._stop(list(self._children))
         orphans = await self._orphans()
         await asyncio.to_thread(processes.sweep, self.home, None, orphans)
@@ -84,7 +87,7 @@ class Supervisor:
                 child.resume(alive)
             elif alive is not None:
                 child.resume(alive)
-                await child.stop()
+                self._stopping.append(asyncio.create_task(child.stop(), name=f"stop {agent}"))
 
     def _living(self) -> dict[str, Process]:
         """The gateways of this home that live: by record where it still holds, else by scope and command line."""
@@ -103,6 +106,10 @@ class Supervisor:
 
     def _sync_agents(self) -> str:
         """Know the agents of cluster.toml as it is now; answers its error, if it has one: what is known then stays."""
+        files = (self.home.cluster_toml, self.home.root / PLACEMENTS)
+        read_at = [path.stat().st_mtime_ns if path.exists() else 0 for path in files]
+        if read_at == self._read_at:
+            return ""
         try:
             cluster = load_cluster(self.home)
         except AtomizerError as error:
@@ -113,6 +120,7 @@ class Supervisor:
                 self._add(spec.name, spec.port, spec.host)
             elif child.running is None:
                 child.record.port, child.host = spec.port, spec.host
+        self._read_at = read_at
         gone = [name for name, child in self._children.items() if name not in cluster.agents and not child.wanted]
         for name in gone:
             del self._children[name]
@@ -198,16 +206,16 @@ class Supervisor:
                 await self._each(names, lambda child: child.start())
                 await self._each(names, lambda child: child.settled(request.wait))
             case "stop":
-                self._desire([name for name in self._desired.agents if name not in names])
+                self._undesire(names)
                 await self._stop(names)
             case "forget":
-                self._desire([name for name in self._desired.agents if name not in names])
+                self._undesire(names)
                 await self._stop([name for name in names if name in self._children])
                 for name in names:
                     self._children.pop(name, None)
                     drop_record(self.home, name)
             case "shutdown":
-                self._desire([])
+                self._undesire(self._desired.agents)
                 await self._stop(list(self._children))
             case "list":
                 pass
@@ -221,6 +229,13 @@ class Supervisor:
         if wanted != self._desired.agents:
             self._desired.agents = wanted
             save_desired(self.home, self._desired)
+
+    def _undesire(self, agents: list[str]) -> None:
+        """As `_desire`; a disk that cannot record it is no reason to go on."""
+        try:
+            self._desire([name for name in self._desired.agents if name not in agents])
+        except OSError as error:
+            say(explain_os_error(error, "cannot record what shall run"))
 
     async def _stop(self, names: list[str]) -> None:
         await self._each(names, lambda child: child.stop())

@@ -34,8 +34,12 @@ def command_tail(home: Home, agent: str) -> list[str]:
 
 def environment(home: Home, agent: str, source: Mapping[str, str]) -> dict[str, str]:
     """What a gateway sees of `source`: an allow-list, so that no key of the operator's shell reaches an agent."""
-    kept = {name: value for name, value in source.items() if name in _KEPT or name.startswith(_KEPT_PREFIX)}
-    return {**kept, SCOPE: scope_of(home, agent)}
+    return {**clean(source), SCOPE: scope_of(home, agent)}
+
+
+def clean(source: Mapping[str, str]) -> dict[str, str]:
+    """The variables of `source` that a process of the cluster may see."""
+    return {name: value for name, value in source.items() if name in _KEPT or name.startswith(_KEPT_PREFIX)}
 
 
 def console_log(home: Home, agent: str) -> Path:

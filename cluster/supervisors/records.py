@@ -44,7 +44,10 @@ def load_desired(home: Home) -> Desired:
 
 
 def save_desired(home: Home, desired: Desired) -> None:
-    """Raises OSError."""
+    """Raises OSError; that nobody shall run can be recorded even on a full disk."""
+    if not (desired.agents or desired.program):
+        (home.run / "desired.json").unlink(missing_ok=True)
+        return
     home.run.mkdir(mode=0o700, exist_ok=True)
     write_atomic(home.run / "desired.json", msgspec.json.encode(desired), mode=0o600)
 

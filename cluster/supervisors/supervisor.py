@@ -142,9 +142,10 @@ class SupervisorClient:
         raise SupervisorError(f"the supervisor did not come up; its last words are in {self.home.run / LOG}")
 
     def _launch(self) -> None:
+        from cluster.supervisors.launch import clean
+
         run = self.home.run
         run.mkdir(mode=0o700, exist_ok=True)
-        environment = {k: v for k, v in os.environ.items() if k != "ATOMIZER_SCOPE"}
         if (run / LOG).exists() and (run / LOG).stat().st_size > LOG_BYTES:
             (run / LOG).replace(run / f"{LOG}.1")
         log = os.open(run / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -152,7 +153,7 @@ class SupervisorClient:
             starter = subprocess.Popen(
                 [sys.executable, "-P", "-m", "cluster.supervisors.embedded", "--home", str(self.home.root)],
                 cwd=self.home.root,
-                env=environment,
+                env=clean(os.environ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
