@@ -59,7 +59,7 @@ from runtime.home import EXIT_PORT_TAKEN, Home, explain_os_error
 from runtime.logs import Logs
 from runtime.notify import notify
 from runtime.ports import owner_of
-from runtime.secrets import Redactor, Secrets
+from runtime.secrets import PROVIDERS, Redactor, Secrets
 from runtime.service.app import Route, StorageFull, build_app
 from runtime.service.auth import Auth
 from runtime.service.events import EventBus, EventStream
@@ -114,7 +114,8 @@ class Gateway:
         self._loop = asyncio.get_running_loop()
         self._secrets = Secrets(home)
         token = self._secrets.token(agent)
-        self._redact = Redactor([token])
+        self._redact = Redactor()
+        self._learn_secrets()
         self._logs = Logs(agent, home.logs(agent), self._redact, self.config.file.limits.log_level)
         await stack.enter_async_context(self._lock())
         self._ledger = Ledger(home.state_db(agent))
@@ -134,6 +135,12 @@ class Gateway:
         if recovered or lost:
             log.warning("after a restart: %d run(s) go on, %d given up as lost", recovered, len(lost))
         await stack.enter_async_context(self._background())
+
+    def _learn_secrets(self) -> None:
+        """What must not appear in a log or a transcript: our own secrets by value, others' tokens by hash."""
+        own = [self._secrets.get(self.agent, name) for owner, name in self._secrets.list() if owner == self.agent]
+        keys = [self._secrets.api_key(provider, self.agent) for provider in PROVIDERS]
+        self._redact.know([v for v in (*own, *keys) if v], self._secrets.callers())
 
     def _build(self, token: str) -> None:
         """The parts, lower floors first."""
@@ -203,6 +210,7 @@ class Gateway:
             authority=lambda: self.cluster.authority,
             on_change=self._run_changed,
             cancel_children=self._cancel_children,
+            redact=self._redact,
         )
         self.control = ControlApi(
             agent,
@@ -332,6 +340,7 @@ class Gateway:
             tools=self.tools,
             ledger=self._ledger,
             park=park,
+            redact=self._redact,
             on_delta=lambda text, reset: self.bus.publish(
                 DeltaEvent(at=time.time(), agent=self.agent, run_id=run.run_id, text=text, reset=reset),
                 changes_status=False,
@@ -434,6 +443,7 @@ class Gateway:
         moved = (config.spec.port, config.spec.host) != (self.config.spec.port, self.config.spec.host)
         self.cluster, self.config, self._config_error = cluster, config, ""
         self.auth.reload(callers)
+        self._learn_secrets()
         self.peers.reload(cluster)
         self.models.reload(config, cluster)
         self.tools = self._build_tools()

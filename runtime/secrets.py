@@ -125,21 +125,30 @@ _SHAPES = re.compile(
     r"sk-ant-[\w-]{8,}|sk-[\w-]{20,}|AIza[\w-]{20,}|xox[abp]-[\w-]{10,}"
     r"|(?i:bearer\s+)[\w.~+/=-]{16,}|[MN][\w-]{23,27}\.[\w-]{6}\.[\w-]{27,}"
 )
+_TOKEN = re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])")
+"""What `ensure_tokens` makes: 32 random bytes in URL-safe base64."""
 
 
 class Redactor:
-    """Replaces secrets in text: the values it was told, and whatever looks like a well-known kind of key."""
+    """Replaces secrets in text: the values it was told, tokens whose hash it knows, and well-known kinds of key."""
 
-    def __init__(self, values: Iterable[str] = ()) -> None:
-        self._values = sorted({v for v in values if len(v) >= 8}, key=len, reverse=True)
+    def __init__(self, values: Iterable[str] = (), token_hashes: Iterable[str] = ()) -> None:
+        self._values: list[str] = []
+        self._hashes: frozenset[str] = frozenset()
+        self.know(values, token_hashes)
 
-    def add(self, value: str) -> None:
-        if len(value) >= 8 and value not in self._values:
-            self._values.append(value)
-            self._values.sort(key=len, reverse=True)
+    def know(self, values: Iterable[str], token_hashes: Iterable[str] = ()) -> None:
+        """Recognise these as well; what was known before stays known."""
+        self._values = sorted({v for v in (*self._values, *values) if len(v) >= 8}, key=len, reverse=True)
+        self._hashes |= frozenset(token_hashes)
 
     def __call__(self, text: str) -> str:
         for value in self._values:
             if value in text:
                 text = text.replace(value, "[redacted]")
+        if self._hashes:
+            text = _TOKEN.sub(self._if_known, text)
         return _SHAPES.sub("[redacted]", text)
+
+    def _if_known(self, found: re.Match[str]) -> str:
+        return "[redacted]" if token_hash(found.group()) in self._hashes else found.group()

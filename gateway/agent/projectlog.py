@@ -6,8 +6,6 @@ import os
 import time
 from pathlib import Path
 
-from filelock import FileLock
-
 from protocols.runs import one_line
 
 _TAIL = 512 * 1024
@@ -24,6 +22,8 @@ class ProjectLog:
 
     def append(self, key: str, agent: str, text: str, *, at: float | None = None) -> bool:
         """Write one line, once for a key; False if it already stood there. Raises OSError."""
+        from filelock import FileLock  # 25 ms that a start need not pay
+
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(at if at is not None else time.time()))
         line = f"- {stamp} UTC | {agent} | {one_line(text, 600)} | {key}\n".encode()
         self._lock.parent.mkdir(exist_ok=True)

@@ -62,6 +62,7 @@ class Turn:
         tools: Mapping[str, Tool],
         ledger: Ledger,
         park: Callable[[str], AbstractAsyncContextManager[None]],
+        redact: Callable[[str], str],
         on_delta: Callable[[str, bool], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +78,7 @@ class Turn:
         self._tools = tools
         self._ledger = ledger
         self._park = park
+        self._redact = redact
         self._on_delta = on_delta
         self._clock = clock
         self._answers = sum(1 for m in messages if m.role == "assistant")
@@ -183,7 +185,7 @@ class Turn:
             return INTERRUPTED, "interrupted"
         context = ToolContext(self._run, f"{self._run.run_id}/{key}", self._park)
         try:
-            output = await tool.call(context, call.arguments)
+            output = self._redact(await tool.call(context, call.arguments))
         except ToolError as error:
             return str(error), "failed"
         if len(output) > MAX_OUTPUT:

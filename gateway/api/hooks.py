@@ -41,6 +41,7 @@ class HooksApi:
         authority: Callable[[], Authority],
         on_change: Callable[[str], None],
         cancel_children: Callable[[str], None],
+        redact: Callable[[str], str],
     ) -> None:
         self._agent = agent
         self._ledger = ledger
@@ -52,6 +53,7 @@ class HooksApi:
         self._authority = authority
         self._on_change = on_change
         self._cancel_children = cancel_children
+        self._redact = redact
 
     def routes(self) -> list[Route]:
         wait = {"wait": f"seconds to wait for the run's end, at most {MAX_WAIT:.0f}"}
@@ -113,7 +115,7 @@ class HooksApi:
             caller=caller,
             people=not by_agent,
             session_key=hook.session_key or f"hook:{uuid.uuid4()}",
-            message=hook.message,
+            message=self._redact(hook.message),
             options=RunOptions(
                 deliver=hook.deliver,
                 channel=hook.channel,
@@ -134,7 +136,7 @@ class HooksApi:
         verdict = self._authority().verdict(call.caller, self._agent)
         if not verdict.allowed:
             raise ProtocolError(403, "not_authorised", f"{call.caller} may not wake {self._agent}: {verdict.rule}")
-        await self._ledger.add_note(hook.text, call.caller)
+        await self._ledger.add_note(self._redact(hook.text), call.caller)
         if hook.mode == "now":
             self._heartbeat.note_added()
         return WakeAccepted(ok=True, mode=hook.mode, outcome="queued")
