@@ -45,6 +45,8 @@ class _Builder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.files: list[Path] = []
+        self.scratch: list[Path] = []
+        """Made as well, but not worth telling."""
         self._folders: list[Path] = []
 
     def folder(self, path: Path, mode: int = 0o755) -> None:
@@ -75,7 +77,7 @@ class _Builder:
                 (self._folders if path.is_dir() else self.files).append(path)
 
     def undo(self) -> None:
-        for path in reversed(self.files):
+        for path in [*reversed(self.files), *self.scratch]:
             with contextlib.suppress(OSError):
                 path.unlink()
         for path in reversed(self._folders):
@@ -114,7 +116,10 @@ def locked(home: Home, build: _Builder | None = None) -> Iterator[None]:
         build.folder(home.run, 0o700)
     else:
         home.run.mkdir(mode=0o700, exist_ok=True)
-    lock = os.open(home.run / "home.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    path = home.run / "home.lock"
+    if build is not None and not path.exists():
+        build.scratch.append(path)
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
