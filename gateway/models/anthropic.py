@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from gateway.models.anthropic_wire import NAME, to_answer, to_params
 from gateway.models.catalogue import Catalogue
 from gateway.models.failures import of_anthropic, retry_after
-from gateway.models.provider import Answer, ErrorKind, ProviderError, Request, TextDelta
+from gateway.models.provider import Answer, ErrorKind, Message, ProviderError, Request, Text, TextDelta
 from gateway.models.sdk import load_sdk
 from runtime.secrets import Redactor
 
@@ -87,7 +88,9 @@ class AnthropicProvider:
     async def _open(self) -> Any:
         async with self._opening:
             if self._client is None:
-                self._client = await asyncio.to_thread(self._make, await load_sdk("anthropic"))
+                sdk = await load_sdk("anthropic")
+                await asyncio.to_thread(_rehearse, sdk)
+                self._client = await asyncio.to_thread(self._make, sdk)
         return self._client
 
     def _make(self, sdk: Any) -> Any:
@@ -136,3 +139,42 @@ class AnthropicProvider:
             retry_after=retry_after(error.response.headers, self._clock()),
             model=name,
         )
+
+
+_ENVELOPE: dict[str, Any] = {
+    "id": "",
+    "type": "message",
+    "role": "assistant",
+    "model": "",
+    "content": [],
+    "stop_reason": None,
+}
+_PLAY: list[dict[str, Any]] = [
+    {"type": "message_start", "message": _ENVELOPE | {"usage": {"input_tokens": 0, "output_tokens": 0}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "."}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 0}},
+    {"type": "message_stop"},
+]
+
+
+def _rehearse(sdk: Any) -> None:
+    """One answer from nowhere, in this thread: the SDK builds its types on first use, which takes 0.1 s."""
+    import httpx2
+
+    played = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in _PLAY)
+
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, text=played)
+
+    async def play() -> None:
+        transport = httpx2.MockTransport(reply)
+        async with sdk.AsyncAnthropic(
+            api_key="none", base_url="http://none", max_retries=0, http_client=httpx2.AsyncClient(transport=transport)
+        ) as client:
+            request = Request(model="none", stable=".", volatile=".", messages=[Message("user", [Text(".")])])
+            async with client.messages.stream(**to_params(request, None)) as events:
+                (await events.get_final_message()).to_dict(mode="json")
+
+    asyncio.run(play())

@@ -48,6 +48,10 @@ class Catalogue:
         tables = decode_toml(path.read_text(), dict[str, dict[str, KnownModel]], str(path))
         return cls({f"{provider}/{id}": model for provider, models in tables.items() for id, model in models.items()})
 
+    @property
+    def ids(self) -> list[str]:
+        return list(self._known)
+
     def find(self, model: str) -> KnownModel | None:
         return self._known.get(model)
 

@@ -11,7 +11,7 @@ from typing import Any
 from gateway.models.catalogue import Catalogue
 from gateway.models.failures import of_google, retry_after
 from gateway.models.gemini_wire import NAME, Gathering, to_config, to_contents
-from gateway.models.provider import Answer, ErrorKind, ProviderError, Request, TextDelta
+from gateway.models.provider import Answer, ErrorKind, Message, ProviderError, Request, Text, TextDelta
 from gateway.models.sdk import load_sdk
 from runtime.secrets import Redactor
 
@@ -62,7 +62,7 @@ class GeminiProvider:
         reading = False
         try:
             chunks = await client.aio.models.generate_content_stream(
-                model=request.model, contents=self._typed(contents), config=config
+                model=request.model, contents=_typed(contents), config=config
             )
             while True:
                 async with asyncio.timeout(self._silence if reading else self._first):
@@ -90,7 +90,9 @@ class GeminiProvider:
     async def _open(self) -> Any:
         async with self._opening:
             if self._client is None:
-                self._client = await asyncio.to_thread(self._make, await load_sdk("google.genai"))
+                sdk = await load_sdk("google.genai")
+                await asyncio.to_thread(_rehearse, sdk)
+                self._client = await asyncio.to_thread(self._make, sdk)
         return self._client
 
     def _make(self, sdk: Any) -> Any:
@@ -104,12 +106,6 @@ class GeminiProvider:
                 retry_options=sdk.types.HttpRetryOptions(attempts=1),
             ),
         )
-
-    def _typed(self, contents: list[dict[str, Any]]) -> list[Any]:
-        """As the SDK's types: by way of JSON, for only so are signatures read as base64."""
-        import google.genai.types
-
-        return [google.genai.types.Content.model_validate_json(json.dumps(content)) for content in contents]
 
     def _answered(self, asked: str, reported: str) -> str:
         """The model as it answered: what the provider says, unless that is the one asked for with its version."""
@@ -130,7 +126,7 @@ class GeminiProvider:
         if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSPORTS:
             if type(error).__name__ == "UnknownApiResponseError":
                 return ProviderError(ErrorKind.NETWORK, "an answer that cannot be read", model=name)
-            what = self._redact(str(error)) or type(error).__name__
+            what = self._redact(str(getattr(error, "os_error", error))) or type(error).__name__
             return ProviderError(ErrorKind.NETWORK, f"{self._base_url}: {what}", model=name)
         kind = ErrorKind.NETWORK if reading else ErrorKind.INVALID
         said = "an answer that cannot be read" if reading else "a request that the SDK refused"
@@ -147,3 +143,36 @@ class GeminiProvider:
             retry_after=retry_after({k.lower(): v for k, v in headers.items()}, self._clock(), details),
             model=name,
         )
+
+
+def _typed(contents: list[dict[str, Any]]) -> list[Any]:
+    """As the SDK's types: by way of JSON, for only so are signatures read as base64."""
+    import google.genai.types
+
+    return [google.genai.types.Content.model_validate_json(json.dumps(content)) for content in contents]
+
+
+_PLAY = b'data: {"candidates": [{"content": {"role": "model", "parts": [{"text": "."}]}, "finishReason": "STOP"}]}\n\n'
+
+
+def _rehearse(sdk: Any) -> None:
+    """One answer from nowhere, in this thread: the SDK builds its types on first use, which takes 0.1 s."""
+    import httpx2
+
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, content=_PLAY)
+
+    async def play() -> None:
+        async with httpx2.AsyncClient(transport=httpx2.MockTransport(reply)) as nowhere:
+            options = sdk.types.HttpOptions(base_url="http://none", httpx_async_client=nowhere)
+            client = sdk.Client(enterprise=False, api_key="none", http_options=options)
+            request = Request(model="none", stable=".", volatile=".", messages=[Message("user", [Text(".")])])
+            contents = _typed(to_contents(request.messages, request.model))
+            chunks = await client.aio.models.generate_content_stream(
+                model="none", contents=contents, config=to_config(request, None)
+            )
+            async for chunk in chunks:
+                chunk.model_dump(mode="json", by_alias=True, exclude_none=True)
+            client.close()
+
+    asyncio.run(play())

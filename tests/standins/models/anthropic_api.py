@@ -54,10 +54,10 @@ def events(reply: Reply, model: str) -> Iterator[tuple[bytes, bool]]:
         for delta in deltas:
             yield _event("content_block_delta", index=index, delta=delta), delta["type"] == "text_delta"
         yield _event("content_block_stop", index=index), False
-    delta: dict[str, Any] = {"stop_reason": _stop(reply), "stop_sequence": None}
+    ending: dict[str, Any] = {"stop_reason": _stop(reply), "stop_sequence": None}
     if reply.stop == "refusal":
-        delta["stop_details"] = {"type": "refusal", "category": "cyber", "explanation": None}
-    yield _event("message_delta", delta=delta, usage=_usage(reply, reply.tokens.output)), False
+        ending["stop_details"] = {"type": "refusal", "category": "cyber", "explanation": None}
+    yield _event("message_delta", delta=ending, usage=_usage(reply, reply.tokens.output)), False
     yield _event("message_stop"), False
 
 

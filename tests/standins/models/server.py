@@ -71,7 +71,7 @@ class ModelServer:
         if refused is not None:
             return refused
         body = await request.json()
-        if problem := _wrong_messages(body):
+        if problem := wrong_messages(body):
             return _anthropic_fault(Fault(status=400, message=problem))
         reply = self._take("anthropic", request, body, body["model"])
         if reply is None:
@@ -109,7 +109,7 @@ class ModelServer:
         model, verb = request.match_info["model"], request.match_info["verb"]
         if verb == "countTokens":
             return web.json_response({"totalTokens": len(json.dumps(body)) // 4})
-        if problem := _wrong_contents(body):
+        if problem := wrong_contents(body):
             return _gemini_fault(Fault(status=400, message=problem))
         reply = self._take("gemini", request, body, model)
         if reply is None:
@@ -191,7 +191,7 @@ class ModelServer:
         return web.json_response(rows)
 
 
-def _wrong_messages(body: dict[str, Any]) -> str | None:
+def wrong_messages(body: dict[str, Any]) -> str | None:
     """What the real API refuses in a request, in its words; None if nothing."""
     messages = body.get("messages")
     if not messages or not isinstance(body.get("max_tokens"), int):
@@ -200,7 +200,7 @@ def _wrong_messages(body: dict[str, Any]) -> str | None:
     for at, message in enumerate(messages):
         if at and messages[at - 1]["role"] == message["role"]:
             return f"messages.{at}: roles must alternate"
-        blocks = message["content"]
+        blocks = _content(message)
         if not blocks:
             return f"messages.{at}: content must be non-empty"
         for block in blocks:
@@ -222,13 +222,18 @@ def _wrong_messages(body: dict[str, Any]) -> str | None:
     return None
 
 
+def _content(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message["content"]
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
 def _all_blocks(body: dict[str, Any]) -> list[dict[str, Any]]:
     system = body.get("system") or []
-    blocks = [block for message in body["messages"] for block in message["content"]]
+    blocks = [block for message in body["messages"] for block in _content(message)]
     return [*(system if isinstance(system, list) else []), *(body.get("tools") or []), *blocks]
 
 
-def _wrong_contents(body: dict[str, Any]) -> str | None:
+def wrong_contents(body: dict[str, Any]) -> str | None:
     """What the real Gemini API refuses; None if nothing."""
     contents = body.get("contents")
     if not contents:
