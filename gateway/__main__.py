@@ -25,7 +25,8 @@ def main(argv: list[str] | None = None) -> int:
     home = find_home(options.home)
     os.umask(0o077)
     try:
-        from gateway.gateway import Gateway, PortTaken
+        from gateway.exclusive import PortTaken
+        from gateway.gateway import Gateway
         from gateway.ledger.schema import SchemaError
 
         try:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import logging
-import os
 import signal
 import time
 import uuid
@@ -31,10 +28,12 @@ from gateway.api.control import ControlApi
 from gateway.api.hooks import HooksApi
 from gateway.api.status import StatusApi
 from gateway.api.waiting import RunWaiters
-from gateway.channels.outbox import Outbox, PermanentRefusal, effects_of, swallowed
+from gateway.channels.outbox import Outbox, effects_of, swallowed
+from gateway.effects import effect_handlers
+from gateway.exclusive import listen, only_process
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
-from gateway.ledger.records import ClaimedRun, Effect, Ending
+from gateway.ledger.records import ClaimedRun, Ending
 from gateway.models.models import Models
 from gateway.models.offline import OfflineProvider
 from gateway.models.provider import Request
@@ -43,8 +42,6 @@ from protocols import VERSION
 from protocols.control import HeartbeatChange
 from protocols.errors import AtomizerError, ProtocolError, Unreachable
 from protocols.events import DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
-from protocols.hooks import ChildReport
-from protocols.registry import BROWSER_OFFSET
 from runtime.config import (
     Cluster,
     Instance,
@@ -55,10 +52,9 @@ from runtime.config import (
     parse_quiet,
     save_overrides,
 )
-from runtime.home import EXIT_PORT_TAKEN, Home, explain_os_error
+from runtime.home import Home, explain_os_error
 from runtime.logs import Logs
 from runtime.notify import notify
-from runtime.ports import owner_of
 from runtime.secrets import PROVIDERS, Redactor, Secrets
 from runtime.service.app import Route, StorageFull, build_app
 from runtime.service.auth import Auth
@@ -70,15 +66,7 @@ log = logging.getLogger("gateway")
 
 DRAIN_SECONDS = 10.0
 """Runs under way at SIGTERM may take so long; then they go back into the queue."""
-PREDECESSOR_SECONDS = 25.0
-"""Our own predecessor, still draining, is awaited for so long."""
 _MAINTENANCE_SECONDS = 3600.0
-
-
-class PortTaken(AtomizerError):
-    """Somebody else listens on our port."""
-
-    exit_code = EXIT_PORT_TAKEN
 
 
 class Gateway:
@@ -117,7 +105,7 @@ class Gateway:
         self._redact = Redactor()
         self._learn_secrets()
         self._logs = Logs(agent, home.logs(agent), self._redact, self.config.file.limits.log_level)
-        await stack.enter_async_context(self._lock())
+        await stack.enter_async_context(only_process(home, agent))
         self._ledger = Ledger(home.state_db(agent))
         await asyncio.to_thread(self._ledger.start)
         stack.callback(self._ledger.close)
@@ -156,7 +144,7 @@ class Gateway:
         self.outbox = Outbox(
             self._ledger,
             self._reader,
-            {"log": self._write_project_log, "report": self._report},
+            effect_handlers(agent, self.project_log, self.peers),
             on_change=self._run_changed,
         )
         self.runner = Runner(
@@ -243,17 +231,7 @@ class Gateway:
         stack.callback(self.waiters.release_all)
         stack.callback(self.events.stop)
         spec = self.config.spec
-        site = web.TCPSite(runner, spec.host, spec.port, reuse_port=False, backlog=1024)
-        try:
-            await site.start()
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE:
-                raise
-            owner = owner_of(spec.port) or "an unknown process"
-            raise PortTaken(
-                f"port {spec.port} of {self.agent} is held by {owner}; stop it, or give {self.agent} another "
-                f"port in {self.home.cluster_toml} (it also owns {spec.port + BROWSER_OFFSET})"
-            ) from None
+        await listen(web.TCPSite(runner, spec.host, spec.port, reuse_port=False, backlog=1024), spec, self.home)
 
     @contextlib.asynccontextmanager
     async def _background(self) -> AsyncIterator[None]:
@@ -289,31 +267,6 @@ class Gateway:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
-
-    @contextlib.asynccontextmanager
-    async def _lock(self) -> AsyncIterator[None]:
-        """Only one process per instance folder. A predecessor that is still draining is awaited."""
-        path = self.home.instance(self.agent) / "lock"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        until = time.monotonic() + PREDECESSOR_SECONDS
-        try:
-            while True:
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() >= until:
-                        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-                        raise PortTaken(
-                            f"{self.agent} is already running here (pid {holder}); stop it with "
-                            f"`atomizer stop {self.agent}`"
-                        ) from None
-                    await asyncio.sleep(0.1)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-            yield
-        finally:
-            os.close(fd)
 
     # -- a run -------------------------------------------------------------------------------------------------
 
@@ -375,26 +328,6 @@ class Gateway:
                 await self.peers.client(child.agent).cancel(child.run_id)
             except (ProtocolError, Unreachable, KeyError) as error:
                 log.warning("%s on %s could not be cancelled: %s", child.run_id, child.agent, error)
-
-    # -- effects -----------------------------------------------------------------------------------------------
-
-    async def _write_project_log(self, effect: Effect) -> str:
-        text = str(effect.payload["text"])
-        await asyncio.to_thread(self.project_log.append, effect.run_id, self.agent, text, at=effect.created_at)
-        return "written"
-
-    async def _report(self, effect: Effect) -> str:
-        """Tell the delegator how its child ended."""
-        report = msgspec.convert(effect.payload, ChildReport)
-        try:
-            await self.peers.client(effect.target or "").report(report)
-        except KeyError:
-            raise PermanentRefusal(f"{effect.target} is no agent of this cluster") from None
-        except ProtocolError as error:
-            if error.status in (400, 403, 404):
-                raise PermanentRefusal(error.message) from None
-            raise
-        return f"told {effect.target}"
 
     # -- control -----------------------------------------------------------------------------------------------
 

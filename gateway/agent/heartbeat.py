@@ -173,13 +173,13 @@ class Heartbeat:
     async def _beat(self, asked: bool) -> None:
         gate = None if asked else self._closed_gate()
         if gate is not None:
-            await self._ledger.release_held()
+            await self._ledger.beats.release_held()
             self._wake_runner()
             await self._record(f"skipped: {gate}", None)
             return
         if self._run_id is not None:
             return
-        self._run_id = await self._ledger.accept_beat(self._make)
+        self._run_id = await self._ledger.beats.accept(self._make)
         self._wake_runner()
         self._on_change()
 
@@ -230,7 +230,7 @@ class Heartbeat:
 
     async def _record(self, outcome: str, run_id: str | None) -> None:
         self._last_at, self._last_outcome = self._clock(), outcome
-        await self._ledger.save_beat(outcome, run_id)
+        await self._ledger.beats.save(outcome, run_id)
         self._on_change()
 
     def _first(self) -> float:

@@ -136,7 +136,7 @@ class HooksApi:
         verdict = self._authority().verdict(call.caller, self._agent)
         if not verdict.allowed:
             raise ProtocolError(403, "not_authorised", f"{call.caller} may not wake {self._agent}: {verdict.rule}")
-        await self._ledger.add_note(self._redact(hook.text), call.caller)
+        await self._ledger.beats.add_note(self._redact(hook.text), call.caller)
         if hook.mode == "now":
             self._heartbeat.note_added()
         return WakeAccepted(ok=True, mode=hook.mode, outcome="queued")

@@ -70,7 +70,7 @@ class Outbox:
         while True:
             self._wake.clear()
             try:
-                due = await self._ledger.due_effects()
+                due = await self._ledger.effects.due()
                 if due:
                     await asyncio.gather(*(self._carry_out(effect) for effect in due))
                     continue
@@ -91,28 +91,28 @@ class Outbox:
                 raise PermanentRefusal(f"nothing here carries out {effect.kind!r}")
             detail = await handler(effect)
         except Skip as reason:
-            await self._ledger.settle_effect(effect.id, "skipped", str(reason))
+            await self._ledger.effects.settle(effect.id, "skipped", str(reason))
         except PermanentRefusal as error:
             log.error("%s of %s is a dead letter: %s", effect.kind, effect.run_id, error)
-            await self._ledger.settle_effect(effect.id, "dead", str(error))
+            await self._ledger.effects.settle(effect.id, "dead", str(error))
         except DiskFull:
             raise
         except (AtomizerError, OSError, TimeoutError) as error:
             await self._again(effect, str(error) or type(error).__name__)
         else:
-            await self._ledger.settle_effect(effect.id, "done", detail)
+            await self._ledger.effects.settle(effect.id, "done", detail)
         if effect.kind == "deliver":
             self._on_change(effect.run_id)
 
     async def _again(self, effect: Effect, problem: str) -> None:
         now = self._clock()
         if now - effect.created_at > GIVE_UP_SECONDS:
-            await self._ledger.settle_effect(effect.id, "dead", f"given up after a day: {problem}")
+            await self._ledger.effects.settle(effect.id, "dead", f"given up after a day: {problem}")
             return
         ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2**effect.attempts)
         pause = self._uniform(0.05, ceiling)
         log.warning("%s of %s: %s; again in %.1f s", effect.kind, effect.run_id, problem, pause)
-        await self._ledger.retry_effect(effect.id, now + pause, problem)
+        await self._ledger.effects.retry(effect.id, now + pause, problem)
 
 
 def effects_of(run: ClaimedRun, state: RunState, text: str, reason: str) -> list[NewEffect]:

@@ -15,13 +15,15 @@ from typing import TypeVar
 import msgspec
 
 from gateway.ledger import schema
-from gateway.ledger.records import ClaimedRun, Effect, Ending, NewEffect, NewRun, RunOptions
+from gateway.ledger.beats import BeatStore
+from gateway.ledger.effects import EffectStore, add_effect
+from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
+from gateway.ledger.rows import insert_run
 from protocols.runs import ChildRun, RunSource, RunState, Usage
 from runtime.sqlite_writer import SqliteWriter
 
 T = TypeVar("T")
 
-PRIORITY = {RunSource.HOOK: 0, RunSource.CHAT: 1, RunSource.SCHEDULE: 2, RunSource.HEARTBEAT: 3}
 MAX_STALLED = 10
 """A run started so often without writing one step is given up as `lost`."""
 
@@ -36,6 +38,8 @@ class Ledger:
         self.path = path
         self.writer = SqliteWriter(path, schema.migrate)
         self._clock = clock
+        self.effects = EffectStore(self.writer, clock)
+        self.beats = BeatStore(self.writer, clock)
 
     def start(self) -> None:
         """Open the file; raises sqlite3.Error, DiskFull or SchemaError."""
@@ -56,28 +60,7 @@ class Ledger:
                 ).fetchone()
                 if row:
                     return row[0], RunState(row[1]), False
-            db.execute(
-                "INSERT INTO runs(id, state, priority, source, name, caller, people, session_key, message, options,"
-                " held, idempotency_key, parent_run_id, depth, deadline, created_at)"
-                " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    new.run_id,
-                    PRIORITY[new.source],
-                    new.source.value,
-                    new.name,
-                    new.caller,
-                    new.people,
-                    new.session_key,
-                    new.message,
-                    _json(new.options).decode(),
-                    new.held,
-                    new.idempotency_key,
-                    new.parent_run_id,
-                    new.depth,
-                    new.deadline,
-                    now,
-                ),
-            )
+            insert_run(db, new, now)
             return new.run_id, RunState.QUEUED, True
 
         return await self.writer.submit(operation)
@@ -327,104 +310,6 @@ class Ledger:
         )
         return changed > 0
 
-    async def add_note(self, text: str, sender: str) -> None:
-        """Keep a wake's text for the next heartbeat."""
-        now = self._clock()
-        await self.writer.submit(
-            lambda db: db.execute("INSERT INTO notes(text, sender, at) VALUES (?, ?, ?)", (text, sender, now)).rowcount
-        )
-
-    async def accept_beat(self, make: Callable[[list[tuple[str, str, float]]], NewRun]) -> str:
-        """Store a heartbeat's run together with the notes that wait for it, and release held runs; its id.
-
-        `make` builds the run from the notes (text, sender, at).
-        """
-        now = self._clock()
-
-        def operation(db: sqlite3.Connection) -> str:
-            notes = db.execute("SELECT text, sender, at FROM notes WHERE run_id IS NULL ORDER BY id").fetchall()
-            new = make([(n[0], n[1], n[2]) for n in notes])
-            db.execute(
-                "INSERT INTO runs(id, state, priority, source, name, caller, people, session_key, message, options,"
-                " created_at) VALUES (?, 'queued', ?, ?, ?, ?, 0, ?, ?, ?, ?)",
-                (
-                    new.run_id,
-                    PRIORITY[new.source],
-                    new.source.value,
-                    new.name,
-                    new.caller,
-                    new.session_key,
-                    new.message,
-                    _json(new.options).decode(),
-                    now,
-                ),
-            )
-            db.execute("UPDATE notes SET run_id = ? WHERE run_id IS NULL", (new.run_id,))
-            db.execute("UPDATE runs SET held = 0 WHERE held = 1")
-            return new.run_id
-
-        return await self.writer.submit(operation)
-
-    async def release_held(self) -> int:
-        return await self.writer.submit(lambda db: db.execute("UPDATE runs SET held = 0 WHERE held = 1").rowcount)
-
-    async def save_beat(self, outcome: str, run_id: str | None) -> None:
-        now = self._clock()
-
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute("INSERT INTO beats(at, outcome, run_id) VALUES (?, ?, ?)", (now, outcome, run_id))
-            db.execute("DELETE FROM beats WHERE id <= (SELECT max(id) FROM beats) - 500")
-
-        await self.writer.submit(operation)
-
-    async def due_effects(self, limit: int = 64) -> list[Effect]:
-        """Effects whose time has come, oldest first. (Read by the writer, so that its own writes are seen.)"""
-        now = self._clock()
-
-        def operation(db: sqlite3.Connection) -> list[Effect]:
-            rows = db.execute(
-                "SELECT id, key, run_id, kind, target, payload, attempts, created_at FROM effects"
-                " WHERE state = 'pending' AND next_at <= ? ORDER BY next_at LIMIT ?",
-                (now, limit),
-            ).fetchall()
-            return [
-                Effect(
-                    id=r[0],
-                    key=r[1],
-                    run_id=r[2],
-                    kind=r[3],
-                    target=r[4],
-                    payload=msgspec.json.decode(r[5]),
-                    attempts=r[6],
-                    created_at=r[7],
-                )
-                for r in rows
-            ]
-
-        return await self.writer.submit(operation)
-
-    async def settle_effect(self, effect_id: int, state: str, detail: str = "") -> None:
-        """`done`, `dead` (a permanent refusal, kept and visible), `skipped` or `unknown`."""
-        now = self._clock()
-        await self.writer.submit(
-            lambda db: (
-                db.execute(
-                    "UPDATE effects SET state = ?, detail = ?, attempts = attempts + 1, finished_at = ? WHERE id = ?",
-                    (state, detail, now, effect_id),
-                ).rowcount
-            )
-        )
-
-    async def retry_effect(self, effect_id: int, at: float, detail: str) -> None:
-        await self.writer.submit(
-            lambda db: (
-                db.execute(
-                    "UPDATE effects SET attempts = attempts + 1, next_at = ?, detail = ? WHERE id = ?",
-                    (at, detail, effect_id),
-                ).rowcount
-            )
-        )
-
     async def prune(self, before: float, limit: int = 200) -> int:
         """Remove at most `limit` runs that ended before `before`, with their messages, steps and settled effects."""
 
@@ -476,27 +361,8 @@ def _finish(db: sqlite3.Connection, run_id: str, ending: Ending, now: float) -> 
     ).rowcount
     if changed:
         for effect in ending.effects:
-            _add_effect(db, run_id, effect, now)
+            add_effect(db, run_id, effect, now)
     return changed > 0
-
-
-def _add_effect(db: sqlite3.Connection, run_id: str, effect: NewEffect, now: float) -> None:
-    db.execute(
-        "INSERT INTO effects(key, run_id, kind, target, payload, state, next_at, detail, created_at, finished_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(key) DO NOTHING",
-        (
-            effect.key,
-            run_id,
-            effect.kind,
-            effect.target,
-            _json(effect.payload).decode(),
-            effect.state,
-            now,
-            effect.detail,
-            now,
-            None if effect.state == "pending" else now,
-        ),
-    )
 
 
 def _open_session(db: sqlite3.Connection, key: str, now: float) -> None:

@@ -1,0 +1,39 @@
+"""How each kind of effect is carried out."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+
+from gateway.agent.peers import Peers
+from gateway.agent.projectlog import ProjectLog
+from gateway.channels.outbox import Handler, PermanentRefusal
+from gateway.ledger.records import Effect
+from protocols.errors import ProtocolError
+from protocols.hooks import ChildReport
+
+
+def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers) -> dict[str, Handler]:
+    """Kind -> handler. Each does its work once for an effect, however often it is called."""
+
+    async def log(effect: Effect) -> str:
+        """The line is keyed by its run."""
+        text = str(effect.payload["text"])
+        await asyncio.to_thread(project_log.append, effect.run_id, agent, text, at=effect.created_at)
+        return "written"
+
+    async def report(effect: Effect) -> str:
+        """Tell the delegator how its child ended; a repeat sets the same state again."""
+        try:
+            client = peers.client(effect.target or "")
+            await client.report(msgspec.convert(effect.payload, ChildReport))
+        except KeyError:
+            raise PermanentRefusal(f"{effect.target} is no agent of this cluster") from None
+        except ProtocolError as error:
+            if error.status in (400, 403, 404):
+                raise PermanentRefusal(error.message) from None
+            raise
+        return f"told {effect.target}"
+
+    return {"log": log, "report": report}

@@ -1,0 +1,89 @@
+"""Effects in the ledger: written with a run's end, carried out by the outbox, settled here."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+
+import msgspec
+
+from gateway.ledger.records import Effect, NewEffect
+from runtime.sqlite_writer import SqliteWriter
+
+_json = msgspec.json.Encoder().encode
+
+
+class EffectStore:
+    """What is due, and what became of it; each method is one durable operation."""
+
+    def __init__(self, writer: SqliteWriter, clock: Callable[[], float]) -> None:
+        self._writer = writer
+        self._clock = clock
+
+    async def due(self, limit: int = 64) -> list[Effect]:
+        """Effects whose time has come, oldest first. (Read by the writer, so that its own writes are seen.)"""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> list[Effect]:
+            rows = db.execute(
+                "SELECT id, key, run_id, kind, target, payload, attempts, created_at FROM effects"
+                " WHERE state = 'pending' AND next_at <= ? ORDER BY next_at LIMIT ?",
+                (now, limit),
+            ).fetchall()
+            return [
+                Effect(
+                    id=r[0],
+                    key=r[1],
+                    run_id=r[2],
+                    kind=r[3],
+                    target=r[4],
+                    payload=msgspec.json.decode(r[5]),
+                    attempts=r[6],
+                    created_at=r[7],
+                )
+                for r in rows
+            ]
+
+        return await self._writer.submit(operation)
+
+    async def settle(self, effect_id: int, state: str, detail: str = "") -> None:
+        """`done`, `dead` (a permanent refusal, kept and visible), `skipped` or `unknown`."""
+        now = self._clock()
+        await self._writer.submit(
+            lambda db: (
+                db.execute(
+                    "UPDATE effects SET state = ?, detail = ?, attempts = attempts + 1, finished_at = ? WHERE id = ?",
+                    (state, detail, now, effect_id),
+                ).rowcount
+            )
+        )
+
+    async def retry(self, effect_id: int, at: float, detail: str) -> None:
+        await self._writer.submit(
+            lambda db: (
+                db.execute(
+                    "UPDATE effects SET attempts = attempts + 1, next_at = ?, detail = ? WHERE id = ?",
+                    (at, detail, effect_id),
+                ).rowcount
+            )
+        )
+
+
+def add_effect(db: sqlite3.Connection, run_id: str, effect: NewEffect, now: float) -> None:
+    """Write an effect in the caller's transaction, once for its key."""
+    db.execute(
+        "INSERT INTO effects(key, run_id, kind, target, payload, state, next_at, detail, created_at, finished_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(key) DO NOTHING",
+        (
+            effect.key,
+            run_id,
+            effect.kind,
+            effect.target,
+            _json(effect.payload).decode(),
+            effect.state,
+            now,
+            effect.detail,
+            now,
+            None if effect.state == "pending" else now,
+        ),
+    )

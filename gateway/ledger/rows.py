@@ -1,0 +1,41 @@
+"""The row of a run, as it is accepted: from a hook and from a heartbeat alike."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import msgspec
+
+from gateway.ledger.records import NewRun
+from protocols.runs import RunSource
+
+PRIORITY = {RunSource.HOOK: 0, RunSource.CHAT: 1, RunSource.SCHEDULE: 2, RunSource.HEARTBEAT: 3}
+"""Lower goes first."""
+
+_json = msgspec.json.Encoder().encode
+
+
+def insert_run(db: sqlite3.Connection, new: NewRun, now: float) -> None:
+    """Queue a run."""
+    db.execute(
+        "INSERT INTO runs(id, state, priority, source, name, caller, people, session_key, message, options,"
+        " held, idempotency_key, parent_run_id, depth, deadline, created_at)"
+        " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            new.run_id,
+            PRIORITY[new.source],
+            new.source.value,
+            new.name,
+            new.caller,
+            new.people,
+            new.session_key,
+            new.message,
+            _json(new.options).decode(),
+            new.held,
+            new.idempotency_key,
+            new.parent_run_id,
+            new.depth,
+            new.deadline,
+            now,
+        ),
+    )
