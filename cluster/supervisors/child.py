@@ -161,6 +161,8 @@ class Child:
                 uptime = time.monotonic() - self.running.began
                 words = await asyncio.to_thread(last_words, self.home, self.agent, self.running.offset)
                 session, self.running = self.running.process.pid, None
+                if not self._dismissed():
+                    self._enter("backoff", words)  # at once: what follows takes time, and it is not up
                 await self._clean(session, ())
             if self._dismissed():
                 break
@@ -217,7 +219,8 @@ class Child:
     async def _probe(self, running: Running) -> None:
         pause = 0.05
         while not running.exited.done():
-            if await healthy(self.host, self.record.port, self.agent):
+            here = processes.listens(running.process, self.record.port)
+            if here and await healthy(self.host, self.record.port, self.agent):
                 if self.wanted:
                     self._enter("up", "")
                 return

@@ -109,6 +109,26 @@ def descendants(pids: Iterable[int]) -> list[Process]:
     return found
 
 
+def listens(process: Process, port: int) -> bool:
+    """Is it this very process that listens on TCP `port`? Another cluster's agent of the same name may hold it."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        for line in _read(process.pid, f"net/{table}").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == b"0A" and int(fields[1].rpartition(b":")[2], 16) == port:
+                inodes.add(f"socket:[{fields[9].decode()}]")
+    if not inodes:
+        return False
+    try:
+        for name in os.listdir(f"/proc/{process.pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{process.pid}/fd/{name}") in inodes:
+                    return True
+    except OSError:
+        pass
+    return False
+
+
 def send(process: Process, number: int) -> bool:
     """Signal exactly this process, not a later one of its pid; false if it has gone."""
     try:

@@ -206,6 +206,18 @@ def test_a_taken_port_is_named_and_retried(standin_home: Make) -> None:
     until(lambda: client.list()[0].state == "up")
 
 
+def test_another_clusters_agent_of_the_same_name_is_not_taken_for_ours(standin_home: Make) -> None:
+    theirs, ours = standin_home("webster"), standin_home("webster")
+    ours.home.cluster_toml.write_text(
+        ours.home.cluster_toml.read_text().replace(str(ours.ports["webster"]), str(theirs.ports["webster"]))
+    )
+    theirs.cli("start")
+    done = ours.run("start")
+    assert done.returncode == 1
+    assert "port-taken" in done.stderr
+    assert theirs.pid("webster") == states(theirs)["webster"]["pid"]
+
+
 def test_two_supervisors_never_share_a_home(standin_home: Make) -> None:
     home = standin_home("webster")
     home.cli("start")
