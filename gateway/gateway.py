@@ -40,7 +40,7 @@ from gateway.models.provider import Request
 from gateway.toolbox import build_tools
 from protocols import VERSION
 from protocols.control import HeartbeatChange
-from protocols.errors import AtomizerError, ProtocolError, Unreachable
+from protocols.errors import AtomizerError, ProtocolError, StorageFull, Unreachable
 from protocols.events import DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
 from runtime.config import (
     Cluster,
@@ -56,7 +56,7 @@ from runtime.home import Home, explain_os_error
 from runtime.logs import Logs
 from runtime.notify import notify
 from runtime.secrets import PROVIDERS, Redactor, Secrets
-from runtime.service.app import Route, StorageFull, build_app
+from runtime.service.app import Route, build_app
 from runtime.service.auth import Auth
 from runtime.service.events import EventBus, EventStream
 from runtime.service.openapi import describe

@@ -38,3 +38,7 @@ class DecodeError(AtomizerError):
 
 class Unreachable(AtomizerError):
     """Nobody answered at the address: refused, timed out, or cut off."""
+
+
+class StorageFull(AtomizerError):
+    """The disk has no room for what was to be written; nothing of it was."""

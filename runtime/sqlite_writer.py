@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from protocols.errors import AtomizerError
+from protocols.errors import AtomizerError, StorageFull
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
@@ -24,7 +24,7 @@ MAX_BATCH = 256
 """Operations that share one commit at most."""
 
 
-class DiskFull(AtomizerError):
+class DiskFull(StorageFull):
     """SQLite could not write: no room. Nothing of the operation was kept."""
 
 

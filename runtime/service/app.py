@@ -17,7 +17,7 @@ from aiohttp import web
 
 from protocols.authority import OPERATOR, VIEWER
 from protocols.decoding import decode_json
-from protocols.errors import AtomizerError, DecodeError, ProtocolError
+from protocols.errors import DecodeError, ProtocolError, StorageFull
 from protocols.hooks import MAX_BODY_BYTES
 from runtime.service.auth import Auth
 
@@ -37,10 +37,6 @@ class Access(StrEnum):
     WORK = "work"
     """The operator and agents; authority is the handler's."""
     OPERATOR = "operator"
-
-
-class StorageFull(AtomizerError):
-    """The disk has no room for what was to be written; nothing was."""
 
 
 class Call:
