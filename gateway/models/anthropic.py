@@ -55,9 +55,9 @@ class AnthropicProvider:
     async def stream(self, request: Request) -> AsyncIterator[TextDelta | Answer]:
         """Deltas, then one Answer; raises ProviderError."""
         params = to_params(request, self._catalogue.find(f"{NAME}/{request.model}"))
-        client = await self._open()
         reading = False
         try:
+            client = await self._open()
             async with self._within(CONNECT_SECONDS + self._patience), contextlib.AsyncExitStack() as stack:
                 events = await stack.enter_async_context(client.messages.stream(**params))
                 stack = stack.pop_all()
@@ -88,8 +88,7 @@ class AnthropicProvider:
     async def _open(self) -> Any:
         async with self._opening:
             if self._client is None:
-                sdk = await load_sdk("anthropic")
-                await asyncio.to_thread(_rehearse, sdk)
+                sdk = await load_sdk("anthropic", _rehearse)
                 self._client = await asyncio.to_thread(self._make, sdk)
         return self._client
 
@@ -126,6 +125,8 @@ class AnthropicProvider:
             cause = error.__cause__ if error.__cause__ and str(error.__cause__) else error
             what = self._redact(str(cause)) or type(error).__name__
             return ProviderError(ErrorKind.NETWORK, f"{self._base_url}: {what}", model=name)
+        if isinstance(error, ImportError):
+            return ProviderError(ErrorKind.CONFIG, f"its SDK cannot be imported: {error}", model=name)
         kind = ErrorKind.NETWORK if reading else ErrorKind.INVALID
         what = "an answer that cannot be read" if reading else "a request that the SDK refused"
         return ProviderError(kind, self._redact(f"{what}: {type(error).__name__}: {error}"[:300]), model=name)

@@ -56,11 +56,11 @@ class GeminiProvider:
         """Deltas, then one Answer; raises ProviderError."""
         known = self._catalogue.find(f"{NAME}/{request.model}")
         contents, config = to_contents(request.messages, request.model), to_config(request, known)
-        client = await self._open()
         gathering = Gathering()
         chunks: Any = None
         reading = False
         try:
+            client = await self._open()
             chunks = await client.aio.models.generate_content_stream(
                 model=request.model, contents=_typed(contents), config=config
             )
@@ -90,8 +90,7 @@ class GeminiProvider:
     async def _open(self) -> Any:
         async with self._opening:
             if self._client is None:
-                sdk = await load_sdk("google.genai")
-                await asyncio.to_thread(_rehearse, sdk)
+                sdk = await load_sdk("google.genai", _rehearse)
                 self._client = await asyncio.to_thread(self._make, sdk)
         return self._client
 
@@ -128,6 +127,8 @@ class GeminiProvider:
                 return ProviderError(ErrorKind.NETWORK, "an answer that cannot be read", model=name)
             what = self._redact(str(getattr(error, "os_error", error))) or type(error).__name__
             return ProviderError(ErrorKind.NETWORK, f"{self._base_url}: {what}", model=name)
+        if isinstance(error, ImportError):
+            return ProviderError(ErrorKind.CONFIG, f"its SDK cannot be imported: {error}", model=name)
         kind = ErrorKind.NETWORK if reading else ErrorKind.INVALID
         said = "an answer that cannot be read" if reading else "a request that the SDK refused"
         return ProviderError(kind, self._redact(f"{said}: {type(error).__name__}: {error}"[:300]), model=name)
