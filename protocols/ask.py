@@ -39,7 +39,7 @@ class Ask:
     def _decode(self, data: bytes, kind: type[T], path: str) -> T:
         try:
             return msgspec.json.decode(data, type=kind)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise Unreachable(f"{self.host}:{self.port}{path} answered something that is not ours: {error}") from None
 
     def _call(self, method: str, path: str, body: Any, timeout: float | None) -> bytes:
@@ -74,5 +74,5 @@ def refusal(status: int, raw: bytes) -> ProtocolError:
     try:
         error = json.loads(raw)["error"]
         return ProtocolError(status, str(error["code"]), str(error["message"]))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ProtocolError(status, "unknown", f"HTTP {status}: {raw[:200].decode('utf-8', 'replace')}")

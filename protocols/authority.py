@@ -42,8 +42,8 @@ class Authority:
         if known is not None:
             names = set(known)
             for name, entries in self._rules.items():
-                for word in [name, *(e.removeprefix("!") for e in entries)]:
-                    if word != "*" and word not in names:
+                for word in [name, *(e.removeprefix("!") for e in entries if e != "*")]:
+                    if word not in names:
                         raise AuthorityError(f"authority of {name} names {word!r}, which is no agent of this cluster")
 
     def verdict(self, caller: str, receiver: str) -> Verdict:

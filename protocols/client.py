@@ -31,6 +31,8 @@ T = TypeVar("T")
 _EVENT: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 IDLE_SECONDS = 45.0
 """A stream silent for so long is dead: gateways send a comment every 15 s."""
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""A line of a stream that is longer comes from no gateway."""
 
 
 class GatewayClient:
@@ -113,13 +115,14 @@ class GatewayClient:
             headers["Last-Event-ID"] = last_id
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout, sock_read=IDLE_SECONDS)
         try:
-            async with self._session.get(f"{self._base}/events", headers=headers, timeout=limits) as answer:
+            async with self._session.get(
+                f"{self._base}/events", headers=headers, timeout=limits, allow_redirects=False
+            ) as answer:
                 if answer.status >= 400:
                     raise refusal(answer.status, await answer.read())
                 ident: str | None = None
                 data: list[bytes] = []
-                async for raw in answer.content:
-                    line = raw.rstrip(b"\r\n")
+                async for line in _lines(answer.content):
                     if line.startswith(b"data:"):
                         data.append(line[5:].removeprefix(b" "))
                     elif line.startswith(b"id:"):
@@ -127,6 +130,8 @@ class GatewayClient:
                     elif not line and data:
                         yield ident, _EVENT.decode(b"\n".join(data))
                         data.clear()
+        except msgspec.MsgspecError as error:
+            raise Unreachable(f"{self._base}/events sent something that is not ours: {error}") from None
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise Unreachable(f"{self._base}: {_reason(error)}") from None
         raise Unreachable(f"{self._base}: the event stream ended")
@@ -139,7 +144,7 @@ class GatewayClient:
         limit = aiohttp.ClientTimeout(total=timeout or self._timeout)
         try:
             async with self._session.request(
-                method, self._base + path, data=data, headers=headers, timeout=limit
+                method, self._base + path, data=data, headers=headers, timeout=limit, allow_redirects=False
             ) as answer:
                 raw = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -148,8 +153,26 @@ class GatewayClient:
             raise refusal(answer.status, raw)
         try:
             return msgspec.json.decode(raw, type=kind)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise Unreachable(f"{self._base}{path} answered something that is not ours: {error}") from None
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """The lines of `stream` without their ends; raises ValueError for one that does not end.
+
+    aiohttp's own iteration gives up at 128 KiB, which one event may exceed.
+    """
+    rest = bytearray()
+    async for chunk in stream.iter_any():
+        searched = len(rest)
+        rest += chunk
+        start = 0
+        while (end := rest.find(b"\n", max(start, searched))) >= 0:
+            yield bytes(rest[start:end]).removesuffix(b"\r")
+            start = end + 1
+        del rest[:start]
+        if len(rest) > MAX_LINE_BYTES:
+            raise ValueError(f"a line of more than {MAX_LINE_BYTES} bytes")
 
 
 def _reason(error: BaseException) -> str:

@@ -10,13 +10,14 @@ from typing import Any, TypeVar
 import msgspec
 
 from protocols.errors import DecodeError
+from protocols.runs import one_line
 
 T = TypeVar("T")
 
-_UNKNOWN = re.compile(r"unknown field `(?P<name>[^`]+)`")
+_UNKNOWN = re.compile(r"unknown field `(?P<name>.*)`$", re.S)
 _MISSING = re.compile(r"missing required field `(?P<name>[^`]+)`")
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
-_ENUM = re.compile(r"^Invalid enum value (?P<value>.+)$")
+_ENUM = re.compile(r"^Invalid enum value (?P<value>.+)$", re.S)
 
 
 def decode_json(data: bytes, kind: type[T], source: str) -> T:
@@ -37,9 +38,11 @@ def decode_toml(text: str, kind: type[T], source: str) -> T:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        line = int(at.group(1)) if at else text.count("\n") + 1
+        line = int(at.group(1)) if at else max(1, len(text.splitlines()))
         plain = re.sub(r" \(at .*\)$", "", str(error))
         raise DecodeError(source, f"not valid TOML: {plain}", line=line) from None
+    except RecursionError:
+        raise DecodeError(source, "not valid TOML: nested too deeply") from None
     try:
         return msgspec.convert(raw, type=kind)
     except msgspec.ValidationError as error:
@@ -83,7 +86,7 @@ def _explain(message: str, kind: Any, source: str, toml: str | None = None, raw:
         close = nearest(name, known)
         hint = f"; did you mean `{close}`?" if close else f"; known: {', '.join(sorted(known))}" if known else ""
         where = f" in `{'.'.join(path)}`" if path else ""
-        problem, path = f"unknown field `{name}`{where}{hint}", [*path, name]
+        problem, path = f"unknown field `{one_line(name, 60)}`{where}{hint}", [*path, name]
     elif missing := _MISSING.search(body):
         name = missing.group("name")
         where = f" in `{'.'.join(path)}`" if path else ""
@@ -92,7 +95,8 @@ def _explain(message: str, kind: Any, source: str, toml: str | None = None, raw:
         dotted = ".".join(path) or "the body"
         if enum := _ENUM.match(body):
             choices = _choices_at(kind, path)
-            body = f"got {enum.group('value')}" + (f", expected one of: {', '.join(choices)}" if choices else "")
+            body = f"got {one_line(enum.group('value'), 60)}"
+            body += f", expected one of: {', '.join(choices)}" if choices else ""
         problem = f"field `{dotted}`: {body[0].lower()}{body[1:]}" if path else f"{body[0].lower()}{body[1:]}"
     line = line_of(toml, path) if toml is not None else None
     return DecodeError(source, problem, field=".".join(path) or None, line=line)

@@ -16,7 +16,7 @@ MAX_DEPTH = 5
 
 NonEmpty = Annotated[str, msgspec.Meta(min_length=1, pattern=r"\S")]
 Key = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-RunId = Annotated[str, msgspec.Meta(pattern=r"^run-[0-9a-z]{4,40}$")]
+RunId = Annotated[str, msgspec.Meta(pattern=r"^run-[0-9a-z]{4,40}$(?!\n)")]  # Python's `$` alone lets a newline pass
 
 
 class Wire(msgspec.Struct, forbid_unknown_fields=True, rename="camel", omit_defaults=False, kw_only=True):

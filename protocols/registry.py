@@ -23,7 +23,7 @@ FAMILY_SPACING = 4
 PORT_LIMIT = 32768
 """First port that is refused: the start of Linux's default ephemeral range."""
 
-_NAME = re.compile(r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$")
+_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _RESERVED = frozenset({"operator", "viewer", "all", "shared", "cluster", "anthropic", "google", "openai", "offline"})
 
 
@@ -81,7 +81,7 @@ AGENTS: tuple[RosterEntry, ...] = tuple(e for e in ROSTER if e.service == "gatew
 
 def parse_agent_name(text: str) -> AgentName:
     """`text` as an agent's name: lower-case words joined by hyphens, at most 32 characters; raises RegistryError."""
-    if len(text) > 32 or not _NAME.match(text):
+    if len(text) > 32 or not _NAME.fullmatch(text):
         raise RegistryError(
             f"{text!r} is not an agent name: use lower-case letters, digits and single hyphens, "
             "beginning with a letter, at most 32 characters (for example `study-builder`)"

@@ -159,5 +159,5 @@ def one_line(text: str, limit: int = 200) -> str:
 
 
 def new_run_id() -> str:
-    """A fresh id: `run-`, 11 hex digits of milliseconds, 10 random ones; later ids sort later."""
+    """A fresh id: `run-`, 11 hex digits of milliseconds, 10 random ones; an id of a later millisecond sorts later."""
     return f"run-{int(time.time() * 1000):011x}{os.urandom(5).hex()}"

@@ -21,9 +21,9 @@ KINDS: dict[str, tuple[str, ...]] = {
     "agent": ("run",),
 }
 _ID: dict[str, re.Pattern[str]] = {
-    "discord": re.compile(r"^[0-9]{15,21}$"),
-    "slack": re.compile(r"^[A-Z][A-Z0-9]{5,20}(/[0-9]+\.[0-9]+)?$"),
-    "agent": re.compile(r"^[a-z][a-z0-9-]*/run-[0-9a-z]+$"),
+    "discord": re.compile(r"[0-9]{15,21}"),
+    "slack": re.compile(r"[A-Z][A-Z0-9]{5,20}(/[0-9]+\.[0-9]+)?"),
+    "agent": re.compile(r"[a-z][a-z0-9-]*/run-[0-9a-z]+"),
 }
 
 
@@ -54,6 +54,6 @@ def parse_target(text: str) -> Target:
         raise TargetError(f"{text!r}: unknown provider {provider!r}; known: {', '.join(KINDS)}")
     if kind not in KINDS[provider]:
         raise TargetError(f"{text!r}: {provider} has no kind {kind!r}; known: {', '.join(KINDS[provider])}")
-    if not _ID[provider].match(ident):
+    if not _ID[provider].fullmatch(ident):
         raise TargetError(f"{text!r}: {ident!r} is not a {provider} {kind} id")
     return Target(provider, kind, ident)
