@@ -7,12 +7,14 @@ import inspect
 import random
 import socket
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any, Literal
 
 import msgspec
+from textual import events
 from textual.app import App
 from textual.binding import Binding
+from textual.screen import Screen
 
 from console import snapshot
 from console.actions import BY_ID, Scope, allowed
@@ -28,6 +30,7 @@ from runtime.config import Cluster, ConfigError, load_cluster
 FLUSH_SECONDS = 0.25
 SLOW_FLUSH_SECONDS = 0.5
 SNAPSHOT_SECONDS = 60.0
+CALM_TICKS = 5
 Severity = Literal["information", "warning", "error"]
 
 
@@ -75,6 +78,7 @@ class ConsoleApp(App[None]):
         self._config_seen: object = None
         self._readers: set[str] = set()
         self._closing = False
+        self._ticks = 0
         self._place_agents(cluster)
         for status in snapshot.load(cluster.home):
             self.store.remember(status)
@@ -160,7 +164,10 @@ class ConsoleApp(App[None]):
         self.front.renew(changes)
 
     def _tick(self) -> None:
-        if not self._closing:
+        """Let ages grow: each second while somebody is missed, else rarely, for ages are coarse."""
+        self._ticks += 1
+        missed = any(a.enabled and not a.live for a in self.store.agents.values())
+        if not self._closing and (missed or self._ticks % CALM_TICKS == 0):
             self.front.tick()
 
     def _announce(self, changes: Changes) -> None:
@@ -178,6 +185,14 @@ class ConsoleApp(App[None]):
 
     # actions
 
+    async def on_event(self, event: events.Event) -> None:
+        """Keys typed while a dialog opens are put aside for it: typed fast, they must not become commands."""
+        early = getattr(self.screen, "early", None) if isinstance(event, events.Key) and self.screen_stack else None
+        if isinstance(event, events.Key) and early is not None:
+            early.append(event)
+            return
+        await super().on_event(event)
+
     def action_perform(self, action_id: str) -> None:
         self.perform(action_id)
 
@@ -192,12 +207,23 @@ class ConsoleApp(App[None]):
             self.tell(why, "warning")
             return
         handler = getattr(screen, f"do_{action_id}", None) or getattr(self, f"do_{action_id}")
-        outcome = handler()
-        if inspect.iscoroutine(outcome):
-            self.run_worker(self._outlive(outcome), group="actions")
+        self._carry_on(handler())
 
-    async def _outlive(self, work: Coroutine[Any, Any, None]) -> None:
-        await work
+    def ask(self, dialog: Screen[Any], then: Callable[[Any], Any]) -> None:
+        """Show `dialog` at once, so that keys typed on go to it and never act on agents.
+
+        `then(answer)` is called, and awaited if need be, unless the answer is None or False.
+        """
+
+        def answered(answer: Any) -> None:
+            if answer is not None and answer is not False:
+                self._carry_on(then(answer))
+
+        self.push_screen(dialog, answered)
+
+    def _carry_on(self, outcome: Any) -> None:
+        if inspect.iscoroutine(outcome):
+            self.run_worker(outcome, group="actions")
 
     def tell(self, text: str, severity: Severity = "information") -> None:
         """A toast."""
@@ -241,7 +267,7 @@ class ConsoleApp(App[None]):
         if type(self.front) is not kind:
             self.push_screen(kind(self.read_only))
 
-    async def do_palette(self) -> None:
+    def do_palette(self) -> None:
         from console.actions import key_name
         from console.dialogs.pick import Choice, PickDialog, fitting
 
@@ -252,11 +278,8 @@ class ConsoleApp(App[None]):
             for a in usable
             if a.scope is not Scope.LISTS and a.id != "palette"
         ]
-        picked = await self.push_screen_wait(
-            PickDialog("Command", lambda typed: fitting(typed, choices), "type what you want to do")
-        )
-        if picked:
-            self.perform(picked)
+        dialog = PickDialog("Command", lambda typed: fitting(typed, choices), "type what you want to do")
+        self.ask(dialog, self.perform)
 
     async def do_undo(self) -> None:
         write = await self.operations.undo()

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from console.store import Store
 from runtime.home import Home
 
-POLL_SECONDS = 3.0
+POLL_SECONDS = 5.0
 REVIVE = "supervisor not running: any atomizer command or `s` revives it"
 
 

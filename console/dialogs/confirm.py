@@ -8,6 +8,7 @@ from textual.containers import Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from console.dialogs.typing import TypingDialog
 from console.show import Segments
 from console.widgets.bars import Bar
 from console.widgets.lines import Page, wrap
@@ -71,7 +72,7 @@ class ConfirmDialog(ModalScreen[bool]):
         self.dismiss(yes)
 
 
-class TypedConfirmDialog(ModalScreen[bool]):
+class TypedConfirmDialog(TypingDialog):
     """True if the operator typed `word` exactly: for what touches the whole cluster."""
 
     BINDINGS = [Binding("escape", "leave", priority=True)]
@@ -94,7 +95,6 @@ class TypedConfirmDialog(ModalScreen[bool]):
         self.query_one(Page).can_focus = False
         word = self.query_one(Input)
         word.cursor_blink = False
-        word.focus()
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         if event.value == self._word:

@@ -10,9 +10,9 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import TextArea
 
+from console.dialogs.typing import TypingDialog
 from console.widgets.bars import Bar
 
 
@@ -49,7 +49,7 @@ class TaskArea(TextArea):
             self.insert("\n")
 
 
-class DelegateDialog(ModalScreen[bool]):
+class DelegateDialog(TypingDialog):
     """True if the draft is to be sent; the draft is changed in place either way."""
 
     BINDINGS = [
@@ -77,7 +77,6 @@ class DelegateDialog(ModalScreen[bool]):
         area = self.query_one(TaskArea)
         area.cursor_blink = False
         area.move_cursor(area.document.end)
-        area.focus()
         self._help()
 
     def _help(self, problem: str = "") -> None:

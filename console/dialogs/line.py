@@ -7,13 +7,13 @@ from collections.abc import Callable
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Horizontal
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from console.dialogs.typing import TypingDialog
 from console.widgets.bars import Bar
 
 
-class LineDialog(ModalScreen[str | None]):
+class LineDialog(TypingDialog):
     """Gives the text on enter, None on escape.
 
     `changed(text)` is told each change. It never closes by itself: keys typed on would then act on agents.
@@ -39,7 +39,6 @@ class LineDialog(ModalScreen[str | None]):
         prompt.set(((f" {self._prompt} ", "head"),))
         line = self.query_one(Input)
         line.cursor_blink = False
-        line.focus()
 
     def on_input_changed(self, event: Input.Changed) -> None:
         if self._changed and event.value != self._shown:

@@ -8,9 +8,9 @@ import msgspec
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from console.dialogs.typing import TypingDialog
 from console.show import Segments
 from console.widgets.bars import Bar
 from console.widgets.lines import LineList, cut
@@ -33,7 +33,7 @@ class PickList(LineList):
     empty = "nothing fits what you typed"
 
 
-class PickDialog(ModalScreen[str | None]):
+class PickDialog(TypingDialog):
     """Gives the key of what was chosen, or None. `choices(typed)` makes the list."""
 
     BINDINGS = [
@@ -64,7 +64,6 @@ class PickDialog(ModalScreen[str | None]):
         self._help("enter chooses, esc leaves")
         typed = self.query_one(Input)
         typed.cursor_blink = False
-        typed.focus()
         self.call_after_refresh(self._first)
 
     def _first(self) -> None:

@@ -96,19 +96,18 @@ class ApprovalsScreen(ConsoleScreen):
         if self.chosen:
             await self._answer(self.chosen, True, "")
 
-    async def do_reject(self) -> None:
+    def do_reject(self) -> None:
         asked = self.chosen
         if asked is None:
             return
-        reason = await self.app.push_screen_wait(
-            LineDialog("reject because", placeholder="a reason; esc leaves it open")
-        )
-        if reason is None:
-            return
-        if not reason.strip():
-            self.app.tell("not rejected: the agent needs a reason", "warning")
-            return
-        await self._answer(asked, False, reason.strip())
+
+        async def because(reason: str) -> None:
+            if reason.strip():
+                await self._answer(asked, False, reason.strip())
+            else:
+                self.app.tell("not rejected: the agent needs a reason", "warning")
+
+        self.app.ask(LineDialog("reject because", placeholder="a reason; esc leaves it open"), because)
 
     async def _answer(self, asked: Approval, approve: bool, reason: str) -> None:
         write = await self.app.operations.answer(asked, approve, reason)

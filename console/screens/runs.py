@@ -47,15 +47,18 @@ class RunKeys(ConsoleScreen):
     def has_cancellable_run(self) -> bool:
         return self.chosen is not None and not self.chosen.state.ended
 
-    async def do_cancel_run(self) -> None:
+    def do_cancel_run(self) -> None:
         run, app = self.chosen, self.app
         if run is None:
             return
         question = f"Cancel this run of {run.agent}, and what it delegated?"
-        if await app.push_screen_wait(ConfirmDialog("Cancel run", question, [run.task], cancel_first=False)):
+
+        async def sure(_: bool) -> None:
             write = await app.operations.cancel(run.agent, run.run_id)
             if write.state is not WriteState.DONE:
                 app.tell(f"cancel: {write.state.value}: {write.detail}", "error")
+
+        app.ask(ConfirmDialog("Cancel run", question, [run.task], cancel_first=False), sure)
 
 
 class RunsScreen(RunKeys):

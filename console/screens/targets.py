@@ -30,7 +30,7 @@ class AgentKeys(ConsoleScreen):
 
     # work
 
-    async def do_delegate(self) -> None:
+    def do_delegate(self) -> None:
         from console.dialogs.delegate import DelegateDialog
 
         names, app = self.targets, self.app
@@ -40,20 +40,15 @@ class AgentKeys(ConsoleScreen):
             notes.append(f"not up: {', '.join(absent)}")
         if any((s := app.store.agents[n].status) and s.model.offline for n in names):
             notes.append("offline profile: answers come from retrieval, no model is asked")
-        if await app.push_screen_wait(DelegateDialog(app.draft, names, notes)):
-            await app.send_draft()
+        app.ask(DelegateDialog(app.draft, names, notes), lambda _: app.send_draft())
 
     # processes
 
-    async def do_restart(self) -> None:
-        names = self.targets
-        if await self._sure("restart", names):
-            await self._supervise("restart", names)
+    def do_restart(self) -> None:
+        self._ask_first("restart", self.targets)
 
-    async def do_stop(self) -> None:
-        names = self.targets
-        if await self._sure("stop", names):
-            await self._supervise("stop", names)
+    def do_stop(self) -> None:
+        self._ask_first("stop", self.targets)
 
     async def do_start(self) -> None:
         names = self.targets
@@ -70,23 +65,23 @@ class AgentKeys(ConsoleScreen):
                     self.app.tell(f"{verb} {write.agent}: {write.detail}", "error")
                     break
 
-    async def _sure(self, verb: str, names: list[str]) -> bool:
-        """Ask; more than one agent: Cancel is focused; all of them: the cluster's name is typed."""
+    def _ask_first(self, verb: str, names: list[str]) -> None:
+        """Ask, then do; more than one agent: Cancel is focused; stopping all: the cluster's name is typed."""
         app = self.app
         on = [a.name for a in app.store.agents.values() if a.enabled]
         if verb == "stop" and len(names) > 1 and set(on) <= set(names):
             question = f"Stop the whole cluster, {plural(len(names), 'agent')}?"
-            return await app.push_screen_wait(TypedConfirmDialog(verb, question, app.cluster.name))
+            app.ask(TypedConfirmDialog(verb, question, app.cluster.name), lambda _: self._supervise(verb, names))
+            return
         question = f"{verb.capitalize()} {names[0] if len(names) == 1 else plural(len(names), 'agent')}?"
         consequences = [", ".join(names)] if len(names) > 1 else []
         consequences += [text for n in names if (text := at_work(app.store.agents[n], verb))]
-        return await app.push_screen_wait(
-            ConfirmDialog(verb.capitalize(), question, consequences, cancel_first=len(names) > 1)
-        )
+        dialog = ConfirmDialog(verb.capitalize(), question, consequences, cancel_first=len(names) > 1)
+        app.ask(dialog, lambda _: self._supervise(verb, names))
 
     # model
 
-    async def do_model(self) -> None:
+    def do_model(self) -> None:
         name, app = self.current, self.app
         status = app.store.agents[name].status if name else None
         if name is None or status is None:
@@ -105,15 +100,15 @@ class AgentKeys(ConsoleScreen):
         title = f"Model of {name}, from its next turn"
         if not app.store.agents[name].live:
             title += " (this list is the last that was heard)"
-        picked = await app.push_screen_wait(
-            PickDialog(title, lambda typed: fitting(typed, choices), "type to narrow", model.active)
-        )
-        if picked is not None:
-            self._report(await app.operations.set_model(name, picked or None), "`u` goes back")
+
+        async def picked(model_id: str) -> None:
+            self._report(await app.operations.set_model(name, model_id or None), "`u` goes back")
+
+        app.ask(PickDialog(title, lambda typed: fitting(typed, choices), "type to narrow", model.active), picked)
 
     # heartbeat
 
-    async def do_heartbeat(self) -> None:
+    def do_heartbeat(self) -> None:
         name, app = self.current, self.app
         status = app.store.agents[name].status if name else None
         if name is None or status is None:
@@ -123,18 +118,17 @@ class AgentKeys(ConsoleScreen):
         now = f"{beat.state}, every {span(beat.every_seconds)}" if beat.enabled else "off"
         if beat.reason:
             now += f" ({beat.reason})"
-        picked = await app.push_screen_wait(
-            PickDialog(f"Heartbeat of {name}: {now}", lambda t: beats(t, beat.enabled), "an interval, e.g. 20m")
-        )
-        if picked == "now":
-            self._report(await app.operations.beat_now(name))
-        elif picked in ("on", "off"):
-            self._report(
-                await app.operations.set_heartbeat(name, HeartbeatChange(enabled=picked == "on")), "`u` undoes"
-            )
-        elif picked:
-            change = HeartbeatChange(enabled=True, every_seconds=float(picked))
+
+        async def picked(key: str) -> None:
+            if key == "now":
+                self._report(await app.operations.beat_now(name))
+                return
+            switch = HeartbeatChange(enabled=key == "on")
+            change = switch if key in ("on", "off") else HeartbeatChange(enabled=True, every_seconds=float(key))
             self._report(await app.operations.set_heartbeat(name, change), "`u` undoes")
+
+        title = f"Heartbeat of {name}: {now}"
+        app.ask(PickDialog(title, lambda t: beats(t, beat.enabled), "an interval, e.g. 20m"), picked)
 
     def _report(self, write: Write, then: str = "") -> None:
         good = write.state in (WriteState.DONE, WriteState.ACCEPTED)

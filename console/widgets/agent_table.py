@@ -156,7 +156,7 @@ def _task(agent: AgentState, now: float) -> tuple[str, str]:
             return "switched off", "dim"
         if agent.word in ("stopped", "starting"):
             return agent.detail or agent.word, "dim"
-        text = {"down": f"down {span(now - agent.since)}: ", "stale": ""}.get(agent.word, "")
+        text = {"down": f"down {span(now - agent.since, coarse=True)}: ", "stale": ""}.get(agent.word, "")
         supervisor = f" ({agent.supervised}: {agent.detail})" if agent.detail else ""
         return text + (agent.reason or "not heard yet") + supervisor, "bad" if agent.word != "stale" else "dim"
     status = agent.status

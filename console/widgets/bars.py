@@ -63,7 +63,7 @@ class Bar(Widget):
         self.painted += 1
         base, palette = self.rich_style, self.app.palette
         strip = Strip([Segment(text, base + palette[style]) for text, style in self.segments])
-        return strip.adjust_cell_length(self.size.width, base)
+        return strip.adjust_cell_length(self.size.width, base).simplify()
 
 
 def status_segments(

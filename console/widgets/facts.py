@@ -78,7 +78,7 @@ def _absence(agent: AgentState, now: float, width: int) -> list[Segments]:
         return field("", "stopped by the operator; `s` starts it", width, "dim")
     lines = []
     if agent.reason:
-        when = f"for {span(now - agent.since)}: " if agent.since else ""
+        when = f"for {span(now - agent.since, coarse=True)}: " if agent.since else ""
         lines += field(agent.word, when + agent.reason, width, "bad")
     if agent.supervised:
         detail = f": {agent.detail}" if agent.detail else ""

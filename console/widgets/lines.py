@@ -90,7 +90,7 @@ class LinePane(ScrollView, can_focus=True):
     def _strip(self, segments: Segments, width: int, base: object) -> Strip:
         palette = self.app.palette
         strip = Strip([Segment(text, base + palette[style]) for text, style in segments])  # type: ignore[operator]
-        return strip.adjust_cell_length(width, base)  # type: ignore[arg-type]
+        return strip.adjust_cell_length(width, base).simplify()  # type: ignore[arg-type]
 
     # moving, by the keys of the scope `lists`
 
