@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,8 @@ from protocols.runs import Usage
 
 FREE = "offline"
 """The provider whose answers cost nothing."""
+_VERSION = re.compile(r"^(?:[-@]\d{8}|-\d{3}|-latest|-preview(?:-[\d-]+)?)?$")
+"""What may follow a model's id without making it another model."""
 
 
 class Prices:
@@ -41,4 +44,7 @@ class Prices:
             price = self._table.calc_price(tokens, name, provider_id=provider, genai_request_timestamp=now)
         except (LookupError, ValueError):
             return None
+        beyond = name.removeprefix(price.model.id)
+        if beyond != name and not _VERSION.match(beyond):
+            return None  # the table takes `claude-opus-4-60` for a claude-opus-4-6
         return float(price.total_price)
