@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 import msgspec
 
 from gateway.models.offline import MODELS as OFFLINE_MODELS
 from protocols.decoding import nearest
 from runtime.config import Cluster, ProviderTable, split_model
-from runtime.secrets import Secrets
+from runtime.secrets import API_KEY, Secrets
 
 SUPPORTED = ("anthropic", "google", "offline")
 OFFLINE = "offline"
@@ -15,6 +18,10 @@ LOCAL_KEY = "local"
 """What a server of one's own gets that wants no key."""
 _ELSEWHERE = {"gemini": "google", "claude": "anthropic"}
 """What people write for a provider."""
+
+
+_Stamp = tuple[int, int, int] | None
+"""A file as it was when it was read: another inode, time or size is another file."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -26,22 +33,29 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Credentials:
-    """The keys and addresses of one agent's providers, read anew each time: a key works as soon as it is stored."""
+    """The keys and addresses of one agent's providers. A key works as soon as it is stored: its file is watched."""
 
     def __init__(self, secrets: Secrets, cluster: Cluster, agent: str) -> None:
         self._secrets = secrets
         self._tables = cluster.file.providers
         self._agent = agent
+        self._read: dict[str, tuple[list[_Stamp], str | None]] = {}
 
     def table(self, provider: str) -> ProviderTable:
         return self._tables.get(provider) or ProviderTable()
 
     def key(self, provider: str) -> str | None:
         """The provider's key; a configured address of one's own does without. None if it cannot be read."""
-        try:
-            stored = self._secrets.api_key(provider, self._agent)
-        except (OSError, UnicodeDecodeError):
-            stored = None
+        files = [self._secrets.path(self._agent, provider), self._secrets.path(provider, API_KEY)]
+        stamps = [_stamp(path) for path in files]
+        known = self._read.get(provider)
+        if known is None or known[0] != stamps:
+            try:
+                known = stamps, self._secrets.api_key(provider, self._agent)
+            except (OSError, UnicodeDecodeError):
+                known = stamps, None
+            self._read[provider] = known
+        stored = known[1]
         if stored is None and provider == "anthropic" and self.table(provider).base_url:
             return LOCAL_KEY
         return stored
@@ -66,3 +80,11 @@ class Credentials:
         if self.key(provider) is None:
             return Problem(409, "no_key", f"no key: run `atomizer secrets set {provider}`")
         return None
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
