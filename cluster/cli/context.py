@@ -171,6 +171,8 @@ def classify(error: AtomizerError) -> tuple[int, str]:
     kind = type(error).__name__
     if kind in ("SupervisorDown", "SupervisorError"):
         return exits.UNREACHABLE, "supervisor"
+    if kind in ("RegistryError", "MembershipError"):
+        return exits.USAGE, "bad_agent"
     words = {"ConfigError": "bad_config", "HomeError": "no_home", "SecretError": "no_secret"}
     if kind in words:
         return exits.CONFIG, words[kind]

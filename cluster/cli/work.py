@@ -29,7 +29,9 @@ ABSENCE_SECONDS = 90.0
 @click.argument("text")
 @click.option("--wait", is_flag=True, help="Wait until the run has ended, and print its answer.")
 @click.option("--session", metavar="KEY", help="Continue this conversation instead of a fresh one.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds to wait at most.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Seconds that --wait waits at most."
+)
 @click.option("--key", metavar="KEY", help="Idempotency key: a repeat gives the same run, not a second one.")
 @click.option("--deliver/--no-deliver", default=True, help="Also send the answer to the agent's channel.")
 @shared_options
@@ -59,6 +61,8 @@ def delegate(
     message = sys.stdin.read() if text == "-" else text
     if not message.strip():
         raise click.UsageError("the text is empty", click.get_current_context())
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout is how long --wait waits; give both", click.get_current_context())
     began = time.monotonic()
     ask = call.ask(agent)
     # A key of our own makes it safe to ask again where the answer was lost.

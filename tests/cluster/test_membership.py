@@ -65,13 +65,13 @@ def test_like_copies_another_with_its_own_name(home: ClusterHome) -> None:
 )
 def test_a_name_that_cannot_be_used_is_refused(home: ClusterHome, arguments: list[str], word: str) -> None:
     done = home.run("agent", "add", *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert word in done.stderr
 
 
 def test_an_overlapping_port_is_refused_by_name(home: ClusterHome) -> None:
     done = home.run("agent", "add", "late-comer", "--port", str(home.ports["webster"]))
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "webster" in done.stderr
     assert not home.home.instance("late-comer").exists()
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,37 @@ def test_another_clusters_agent_of_the_same_name_is_not_taken_for_ours(standin_h
     assert done.returncode == 1
     assert "port-taken" in done.stderr
     assert theirs.pid("webster") == states(theirs)["webster"]["pid"]
+
+
+def test_a_supervisor_that_is_told_to_end_stops_its_agents_and_they_come_back(standin_home: Make) -> None:
+    home = standin_home("webster")
+    home.cli("start")
+    ended = processes.find(kill_supervisor(home, signal.SIGTERM))
+    assert ended is None or processes.wait_gone([ended], 10.0) == []
+    assert home.processes() == []
+    assert states(home)["webster"]["state"] == "up"
+
+
+def test_many_commands_at_once_revive_one_supervisor(standin_home: Make) -> None:
+    home = standin_home("webster")
+    pid = home.json("start")["agents"][0]["pid"]
+    kill_supervisor(home)
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda _: home.run("status", "--json"), range(4)))
+    assert [process.returncode for process in done] == [0] * 4
+    assert {json.loads(process.stdout)["agents"][0]["pid"] for process in done} == {pid}
+    assert len(home.processes()) == 2
+
+
+def test_start_and_stop_at_once_end_in_one_or_the_other(standin_home: Make) -> None:
+    home = standin_home("manager", "webster")
+    with ThreadPoolExecutor(2) as pool:
+        start, stop = pool.map(lambda verb: home.run(verb), ["start", "stop"])
+    assert stop.returncode == 0
+    running = {row["agent"] for row in home.json("status")["agents"] if row["state"] != "down"}
+    assert running in (set(), {"manager", "webster"}), start.stderr
+    home.cli("stop")
+    assert home.processes() == []
 
 
 def test_two_supervisors_never_share_a_home(standin_home: Make) -> None:
