@@ -143,7 +143,7 @@ class Models:
         """Raises ProtocolError if `model` could not be asked: no such provider, or no key."""
         problem = self._credentials.problem(model)
         if problem is not None:
-            raise ProtocolError(problem.status, problem.code, f"{model}: {problem.message}; nothing was changed")
+            raise ProtocolError(problem.status, problem.code, f"{model}: {problem.message}")
 
     # Changing it
 
