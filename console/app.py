@@ -23,7 +23,7 @@ from console.operations import Operations
 from console.screens.base import ConsoleScreen
 from console.screens.fleet import FleetScreen
 from console.store import Changes, Clock, Store, WriteState
-from console.supervision import POLL_SECONDS, REVIVE, Connect, Supervision, connect_supervisor
+from console.supervision import MISSED_POLL_SECONDS, POLL_SECONDS, REVIVE, Connect, Supervision, connect_supervisor
 from console.widgets.palette import SLOW_THEME, THEME, Palette
 from runtime.config import Cluster, ConfigError, load_cluster
 
@@ -135,7 +135,11 @@ class ConsoleApp(App[None]):
         while True:
             await self.supervision.poll()
             self._reread_config()
-            await asyncio.sleep(POLL_SECONDS)
+            missed = [a for a in self.store.agents.values() if a.enabled and not a.live]
+            for agent in missed:
+                if agent.supervised == "up":
+                    self.feed.nudge(agent.name)
+            await asyncio.sleep(MISSED_POLL_SECONDS if missed else POLL_SECONDS)
 
     def _reread_config(self) -> None:
         home = self.cluster.home
@@ -226,8 +230,9 @@ class ConsoleApp(App[None]):
             self.run_worker(outcome, group="actions")
 
     def tell(self, text: str, severity: Severity = "information") -> None:
-        """A toast."""
-        self.notify(text, severity=severity, timeout=6 if severity == "information" else 10, markup=False)
+        """A toast; the one before it goes."""
+        self.clear_notifications()
+        self.notify(text, severity=severity, timeout=5 if severity == "information" else 10, markup=False)
 
     def hint(self) -> str:
         """What the operator should know before anything else."""

@@ -25,6 +25,7 @@ LONGEST_DELAY = 15.0
 """Seconds between tries to reach a gateway: up to the first, doubling, up to the longest; full jitter."""
 CONNECT_SECONDS = 5.0
 HISTORY_LINES = 200
+HURRY_SECONDS = 20.0
 
 
 class Feed:
@@ -40,6 +41,7 @@ class Feed:
         self._nudges: dict[str, asyncio.Event] = {}
         self._last_ids: dict[str, str] = {}
         self._heard: set[str] = set()
+        self._hurry: dict[str, float] = {}
 
     async def client(self, name: str) -> GatewayClient:
         """A client of one agent's gateway."""
@@ -53,7 +55,8 @@ class Feed:
         return self._client_type(self._session, agent.port, self._token, agent.host, CONNECT_SECONDS)
 
     def nudge(self, name: str) -> None:
-        """Try `name` again now instead of after the delay."""
+        """Try `name` again now instead of after the delay, and often for a while: it is about to come up."""
+        self._hurry[name] = self._store.clock() + HURRY_SECONDS
         if name in self._nudges:
             self._nudges[name].set()
 
@@ -79,6 +82,8 @@ class Feed:
             agent = self._store.agents.get(name)
             if agent and not agent.enabled:
                 ceiling = LONGEST_DELAY
+            if self._store.clock() < self._hurry.get(name, 0.0):
+                ceiling = FIRST_DELAY / 2
             nudge.clear()
             try:
                 async with asyncio.timeout(self._jitter(FIRST_DELAY / 4, ceiling)):

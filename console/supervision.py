@@ -13,6 +13,8 @@ from console.store import Store
 from runtime.home import Home
 
 POLL_SECONDS = 5.0
+MISSED_POLL_SECONDS = 1.5
+"""Seconds between looks while an agent that should be up is not."""
 REVIVE = "supervisor not running: any atomizer command or `s` revives it"
 
 

@@ -34,4 +34,4 @@ class TypingDialog(ModalScreen[Any]):
             elif text and isinstance(field, TextArea):
                 field.insert(text)
             else:
-                self.app.post_message(events.Key(key.key, key.character))
+                self.app.post_message(key)

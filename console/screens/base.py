@@ -10,7 +10,7 @@ from textual.binding import Binding
 from textual.screen import Screen
 from textual.widget import Widget
 
-from console.actions import Scope, allowed
+from console.actions import ACTIONS, Scope, allowed
 from console.show import Segments
 from console.store import Changes
 from console.widgets.bars import Bar, footer_segments, status_segments, write_segments
@@ -40,7 +40,8 @@ class ConsoleScreen(Screen[None]):
             for key in action.keys:
                 binding = Binding(key, f"app.perform({action.id!r})", action.label, show=False)
                 self._bindings.key_to_bindings[key] = [binding]
-        self.footer_actions = [a for a in (*self.actions, *allowed(Scope.ANYWHERE, read_only=read_only)) if a.footer]
+        here = [*self.actions, *allowed(Scope.ANYWHERE, read_only=read_only)]
+        self.footer_actions = sorted((a for a in here if a.footer), key=ACTIONS.index)
 
     def compose(self) -> ComposeResult:
         yield Bar(id="status")

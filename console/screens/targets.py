@@ -45,18 +45,20 @@ class AgentKeys(ConsoleScreen):
     # processes
 
     def do_restart(self) -> None:
-        self._ask_first("restart", self.targets)
+        self._ask_first("restart", self._switched_on(self.targets))
 
     def do_stop(self) -> None:
-        self._ask_first("stop", self.targets)
+        self._ask_first("stop", self._switched_on(self.targets))
 
     async def do_start(self) -> None:
-        names = self.targets
-        off = [n for n in names if self.app.store.agents[n].word == "off"]
-        if off:
-            command = f"atomizer agent enable {off[0]}"
-            self.app.tell(f"{', '.join(off)}: switched off; `{command}` switches it on", "warning")
-        await self._supervise("start", [n for n in names if n not in off])
+        await self._supervise("start", self._switched_on(self.targets))
+
+    def _switched_on(self, names: list[str]) -> list[str]:
+        """`names` without those that are switched off; if that is all of them, say how to switch one on."""
+        on = [n for n in names if self.app.store.agents[n].word != "off"]
+        if names and not on:
+            self.app.tell(f"{names[0]} is switched off; `atomizer agent enable {names[0]}` switches it on", "warning")
+        return on
 
     async def _supervise(self, verb: str, names: list[str]) -> None:
         if names:
@@ -68,6 +70,8 @@ class AgentKeys(ConsoleScreen):
     def _ask_first(self, verb: str, names: list[str]) -> None:
         """Ask, then do; more than one agent: Cancel is focused; stopping all: the cluster's name is typed."""
         app = self.app
+        if not names:
+            return
         on = [a.name for a in app.store.agents.values() if a.enabled]
         if verb == "stop" and len(names) > 1 and set(on) <= set(names):
             question = f"Stop the whole cluster, {plural(len(names), 'agent')}?"
@@ -88,7 +92,7 @@ class AgentKeys(ConsoleScreen):
             app.tell(f"{name} has not been heard yet, so its models are not known", "warning")
             return
         model = status.model
-        choices = [Choice("", f"as configured ({model.configured})", "undoes an override")]
+        choices = [Choice("", "as configured", f"{model.configured}; undoes an override")]
         for choice in model.choices:
             notes = ["now"] if choice.id == model.active else []
             if choice.retires:
