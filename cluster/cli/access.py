@@ -31,7 +31,13 @@ def token(call: Invocation, name: str) -> None:
 @click.group()
 @shared_options
 def secrets() -> None:
-    """Store keys; list which are there."""
+    """Store keys; list which are there.
+
+    \b
+    Examples:
+      atomizer secrets set anthropic
+      atomizer secrets list
+    """
 
 
 @secrets.command("set")

@@ -17,10 +17,16 @@ def agent() -> None:
 
     cluster.toml is yours and is never rewritten: what these commands change stands in placements.toml and in the
     agents' overrides.toml.
+
+    \b
+    Examples:
+      atomizer agent list
+      atomizer agent add librarian --like webster
+      atomizer agent enable post-processor
     """
 
 
-@agent.command("add")
+@agent.command("add", short_help="Write a whole new agent, and start it.")
 @click.argument("name")
 @click.option("--title", help="The name people read. Default: made from NAME.")
 @click.option("--like", metavar="AGENT", help="Begin as a copy of this agent's configuration and character.")
@@ -61,7 +67,7 @@ def add_agent(
     )
 
 
-@agent.command("remove")
+@agent.command("remove", short_help="Stop an agent and move its folders to the trash.")
 @click.argument("name")
 @shared_options
 @pass_invocation
@@ -88,7 +94,7 @@ def remove_agent(call: Invocation, name: str) -> None:
     call.answer({"ok": True, "agent": removed, "trash": str(where)}, f"removed {removed}; its folders are in {where}")
 
 
-@agent.command("enable")
+@agent.command("enable", short_help="Start it, now and with `up`.")
 @click.argument("name")
 @click.option("--no-start", is_flag=True, help="Do not start it, though the cluster runs.")
 @shared_options
@@ -110,7 +116,7 @@ def enable_agent(call: Invocation, name: str, no_start: bool) -> None:
     )
 
 
-@agent.command("disable")
+@agent.command("disable", short_help="Stop it, and leave it out of `up`.")
 @click.argument("name")
 @shared_options
 @pass_invocation

@@ -52,6 +52,10 @@ def outcome(call: Invocation, children: list[ChildState], wanted: str = "up") ->
     )
 
 
+def count_agents(count: int) -> str:
+    return f"{count} agent{'' if count == 1 else 's'}"
+
+
 def describe(child: ChildState) -> str:
     where = f"port {child.port}" + (f", pid {child.pid}" if child.pid else "")
     return f"{child.agent}: {child.state} ({where})" + (f": {child.detail}" if child.detail else "")
@@ -102,7 +106,7 @@ def stop(call: Invocation, agents: tuple[str, ...]) -> None:
     ended = stop_everything(call.home.require())
     call.answer(
         {"ok": True, "stopped": ended.agents, "leftovers": ended.leftovers},
-        f"stopped {len(ended.agents)} agents" if ended.agents else "the cluster was not running",
+        f"stopped {count_agents(len(ended.agents))}" if ended.agents else "the cluster was not running",
     )
 
 

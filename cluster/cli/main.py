@@ -87,6 +87,9 @@ def main() -> None:
     as_json = "--json" in sys.argv
     try:
         code = atomizer.main(prog_name="atomizer", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
+        sys.exit(exits.USAGE)
     except click.UsageError as error:
         hint = f" (see `{error.ctx.command_path} --help`)" if error.ctx is not None else ""
         fail(error.format_message() + ("" if as_json else hint), exits.USAGE, "usage", as_json)

@@ -117,6 +117,8 @@ def _ask_all(call: Invocation, names: list[str]) -> dict[str, AgentStatus | str]
     def ask(name: str) -> None:
         answers[name] = _ask(call, name)
 
+    if names:
+        call.ask(names[0])  # imports what all of them need, once and before the threads
     threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in names]
     for thread in threads:
         thread.start()
@@ -218,9 +220,11 @@ def ago(seconds: float) -> str:
 
 def summary(rows: list[Row]) -> str:
     """`8 agents: 7 up, 1 down` without those that are disabled."""
+    from cluster.cli.lifecycle import count_agents
+
     shown = [made for made in rows if made.state != "disabled"]
     counts = [(word, sum(made.state == word for made in shown)) for word in GLYPHS]
-    return f"{len(shown)} agents" + "".join(f", {count} {word}" for word, count in counts if count)
+    return f"{count_agents(len(shown))}" + "".join(f", {count} {word}" for word, count in counts if count)
 
 
 def table(rows: list[Row]) -> list[str]:

@@ -180,7 +180,13 @@ def runs(call: Invocation, agents: tuple[str, ...], limit: int) -> None:
 @click.group()
 @shared_options
 def run() -> None:
-    """Show or cancel one run."""
+    """Show or cancel one run.
+
+    \b
+    Examples:
+      atomizer run show run-0193c1f2b3a4d5e6f7a8b
+      atomizer run cancel run-0193c1f2b3a4d5e6f7a8b
+    """
 
 
 @run.command()
