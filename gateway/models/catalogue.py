@@ -74,10 +74,6 @@ class Catalogue:
         follows = answers if answers != model else asked.successor
         return Standing(answers, asked.retires, follows if asked.retires else None)
 
-    def retired(self, model: str, today: datetime.date) -> bool:
-        known = self.find(model)
-        return known is not None and _over(known, today)
-
 
 def _over(known: KnownModel, today: datetime.date) -> bool:
     return known.retires is not None and today >= known.retires

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
+
 from gateway.models.provider import Block, Message, Native, Text, ToolCall, ToolResult
 
 INTERRUPTED = "interrupted: no result was recorded"
@@ -35,7 +37,56 @@ def tidy(messages: Iterable[Message], provider: str) -> list[list[Message]]:
     if turns[-1][0].role == "assistant":
         asks = any(message.tool_calls for message in turns[-1])
         turns.append([Message("user", [] if asks else [Text(_GO_ON)])])
+    turns = _with_unique_ids(turns, provider)
     return [turn if turn[0].role == "assistant" else _answering(turns[i - 1], turn) for i, turn in enumerate(turns)]
+
+
+def _with_unique_ids(turns: list[list[Message]], provider: str) -> list[list[Message]]:
+    """No id twice: providers count calls in their own ways, and a session may have known several.
+
+    What `provider` itself said keeps its ids. Results follow their calls, first to first.
+    """
+    taken: set[str] = set()
+    open_calls: list[tuple[str, str]] = []
+    done: list[list[Message]] = []
+    for turn in turns:
+        if turn[0].role == "user":
+            done.append([_renamed_results(message, open_calls) for message in turn])
+            continue
+        open_calls, said = [], []
+        for message in turn:
+            keep = native_of(message, provider) is not None
+            content: list[Block] = []
+            for block in message.content:
+                if isinstance(block, ToolCall):
+                    id = block.id if keep else _free(block.id, taken)
+                    taken.add(id)
+                    open_calls.append((block.id, id))
+                    block = msgspec.structs.replace(block, id=id)
+                content.append(block)
+            said.append(Message(message.role, content))
+        done.append(said)
+    return done
+
+
+def _renamed_results(message: Message, open_calls: list[tuple[str, str]]) -> Message:
+    content: list[Block] = []
+    for block in message.content:
+        if isinstance(block, ToolResult):
+            found = next((pair for pair in open_calls if pair[0] == block.id), None)
+            if found is not None:
+                open_calls.remove(found)
+                block = msgspec.structs.replace(block, id=found[1])
+        content.append(block)
+    return Message(message.role, content)
+
+
+def _free(id: str, taken: set[str]) -> str:
+    count, free = 1, id
+    while free in taken:
+        count += 1
+        free = f"{id}-{count}"
+    return free
 
 
 def _answering(asked: list[Message], turn: list[Message]) -> list[Message]:

@@ -195,6 +195,13 @@ class TestFailures:
         await provider.close()
         assert error.kind is ErrorKind.NETWORK
 
+    async def test_pings_are_no_silence(self, server: ModelServer) -> None:
+        provider = AnthropicProvider(KEY, base_url=server.url, silence=0.3)
+        server.script.add(Reply(text="thought", pings=4, pause=0.15, piece=100))
+        _, answer = await collect(provider.stream(ask()))
+        await provider.close()
+        assert answer.message.text == "thought"
+
     async def test_nobody_listening_is_a_network_error_that_names_the_address(self) -> None:
         async with ModelServer() as gone:
             url = gone.url

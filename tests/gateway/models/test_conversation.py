@@ -60,3 +60,14 @@ def test_a_good_conversation_is_left_as_it_is() -> None:
         Message("user", [ToolResult("a", "tool", "done")]),
     ]
     assert [turn[0] for turn in tidy(messages, "anthropic")] == messages
+
+
+def test_ids_that_two_providers_both_gave_are_told_apart() -> None:
+    round_of_calls = [
+        Message("assistant", [ToolCall("call-1", "tool", {})]),
+        Message("user", [ToolResult("call-1", "tool", "done")]),
+    ]
+    turns = tidy([Message("user", [Text("go")]), *round_of_calls, *round_of_calls], "anthropic")
+    calls = [call.id for turn in turns for message in turn for call in message.tool_calls]
+    results = [b.id for turn in turns for m in turn for b in m.content if isinstance(b, ToolResult)]
+    assert calls == results == ["call-1", "call-1-2"]

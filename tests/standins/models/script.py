@@ -70,7 +70,9 @@ class Reply(msgspec.Struct, forbid_unknown_fields=True):
     piece: int = 8
     """Characters in one delta."""
     pause: float = 0.0
-    """Seconds between deltas."""
+    """Seconds between deltas, and between pings."""
+    pings: int = 0
+    """Pings before the first event (Anthropic only): a model that thinks long."""
     fault: Fault | None = None
     match: Match = msgspec.field(default_factory=Match)
     times: int = 1

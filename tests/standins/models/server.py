@@ -134,6 +134,9 @@ class ModelServer:
         await response.prepare(request)
         fault = reply.fault
         left = fault.after if fault is not None and fault.breaks else -1
+        for _ in range(reply.pings):
+            await response.write(b'event: ping\ndata: {"type": "ping"}\n\n')
+            await asyncio.sleep(reply.pause)
         for data, is_text in events(reply, model):
             if left == 0 and fault is not None:
                 return await self._break(request, response, fault, error_event)
@@ -197,6 +200,7 @@ def wrong_messages(body: dict[str, Any]) -> str | None:
     if not messages or not isinstance(body.get("max_tokens"), int):
         return "messages: at least one message is required, and max_tokens"
     asked: list[str] = []
+    used: set[str] = set()
     for at, message in enumerate(messages):
         if at and messages[at - 1]["role"] == message["role"]:
             return f"messages.{at}: roles must alternate"
@@ -212,6 +216,9 @@ def wrong_messages(body: dict[str, Any]) -> str | None:
         if message["role"] == "assistant" and blocks[-1]["type"] in ("thinking", "redacted_thinking"):
             return f"messages.{at}: the final block in an assistant message cannot be `thinking`"
         asked = [block["id"] for block in blocks if block["type"] == "tool_use"]
+        if len(set(asked)) < len(asked) or used & set(asked):
+            return f"messages.{at}: `tool_use` ids must be unique"
+        used |= set(asked)
     if messages[0]["role"] != "user" or messages[-1]["role"] != "user":
         return "messages: the first and the last role must be user; this model does not support prefill"
     if len([1 for block in _all_blocks(body) if "cache_control" in block]) > 4:
