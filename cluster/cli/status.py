@@ -144,6 +144,8 @@ def row(spec: AgentSpec, child: ChildState | None, answer: AgentStatus | str | N
         made.pid = child.pid
         if child.detail:
             made.notes.append(child.detail)
+        if child.pid is not None and child.port not in (None, spec.port):
+            made.notes.append(f"still on port {child.port}; `atomizer restart {spec.name}` moves it to {spec.port}")
         if child.state not in ("up", "starting", "stopping", "stopped"):
             made.notes.append(_mend(child))
     if child is None and answer is not None and not isinstance(answer, str):

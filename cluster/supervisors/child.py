@@ -77,7 +77,9 @@ class Child:
         spawned: Callable[[Running], None],
         orphans: Callable[[], Awaitable[list[Process]]],
     ) -> None:
-        self.home, self.agent, self.host = home, record.agent, host
+        self.home, self.agent = home, record.agent
+        self.host, self.port = host, record.port
+        """Where its next process listens; `record.port` is where the present one does."""
         self.record = record
         self.program = program
         self.wanted = False
@@ -97,7 +99,7 @@ class Child:
             desired="up" if self.wanted else "stopped",
             state=record.state,
             pid=self.running.process.pid if self.running else None,
-            port=record.port,
+            port=record.port if self.running else self.port,
             since=record.since,
             restarts=record.restarts,
             retry_at=self.retry_at,
@@ -194,6 +196,7 @@ class Child:
         await asyncio.to_thread(processes.sweep, self.home, self.agent)
         if self._dismissed():
             return None
+        self.record.port = self.port
         try:
             popen, offset = launch(self.home, self.agent, self.program)
         except OSError as error:

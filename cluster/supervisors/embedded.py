@@ -118,8 +118,8 @@ class Supervisor:
             child = self._children.get(spec.name)
             if child is None:
                 self._add(spec.name, spec.port, spec.host)
-            elif child.running is None:
-                child.record.port, child.host = spec.port, spec.host
+            else:
+                child.port, child.host = spec.port, spec.host
         self._read_at = read_at
         gone = [name for name, child in self._children.items() if name not in cluster.agents and not child.wanted]
         for name in gone:
@@ -129,12 +129,11 @@ class Supervisor:
 
     def _add(self, agent: str, port: int, host: str) -> None:
         record = load_record(self.home, agent) or ChildRecord(agent=agent, port=port)
-        record.port = port
         if agent not in self._desired.agents:
             record.state, record.pid, record.started, record.detail = "stopped", None, None, ""
-        self._children[agent] = Child(
-            self.home, record, host, self._desired.program, self._draw, self._spawned, self._orphans
-        )
+        child = Child(self.home, record, host, self._desired.program, self._draw, self._spawned, self._orphans)
+        child.port = port
+        self._children[agent] = child
 
     def _spawned(self, running: Running) -> None:
         self._own[running.process.pid] = running

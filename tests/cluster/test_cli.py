@@ -103,7 +103,7 @@ def test_logs_are_merged_by_time_and_filtered(shared_cluster: ClusterHome) -> No
 
 def test_logs_follow_shows_new_lines(shared_cluster: ClusterHome) -> None:
     follow = subprocess.Popen(
-        [sys.executable, "-P", "-m", "cluster.cli", "logs", "webster", "-f", "-n", "0", "--json"],
+        [sys.executable, "-P", "-m", "cluster.cli", "logs", "webster", "-f", "-n", "1", "--json"],
         env={**os.environ, "ATOMIZER_HOME": str(shared_cluster.root)},
         stdout=subprocess.PIPE,
         text=True,
@@ -112,14 +112,11 @@ def test_logs_follow_shows_new_lines(shared_cluster: ClusterHome) -> None:
     killer.start()
     try:
         assert follow.stdout is not None
-        seen = None
-        while seen is None:
-            # Again until it has begun to look: it says nothing of that itself.
-            run = shared_cluster.json("delegate", "webster", "status", "--wait")["runId"]
-            line = json.loads(follow.stdout.readline())
-            seen = line if line["runId"] else None
-        assert seen["agent"] == "webster"
-        assert run
+        follow.stdout.readline()  # the newest of before: it has begun to look
+        run = shared_cluster.json("delegate", "webster", "status", "--wait")["runId"]
+        while (line := json.loads(follow.stdout.readline()))["runId"] != run:
+            pass
+        assert line["agent"] == "webster"
     finally:
         killer.cancel()
         follow.send_signal(signal.SIGINT)

@@ -6,6 +6,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,6 +18,7 @@ from cluster.supervisors import processes
 from cluster.supervisors.supervisor import SupervisorClient, SupervisorError
 from tests.cluster.conftest import states, tell, until
 from tests.conftest import ClusterHome
+from tests.ports import Lease
 
 Make = Callable[..., ClusterHome]
 
@@ -249,6 +252,38 @@ def test_start_and_stop_at_once_end_in_one_or_the_other(standin_home: Make) -> N
     assert running in (set(), {"manager", "webster"}), start.stderr
     home.cli("stop")
     assert home.processes() == []
+
+
+def test_a_new_port_counts_from_the_next_start(standin_home: Make) -> None:
+    home = standin_home("webster")
+    home.cli("start")
+    with Lease() as lease:
+        old, new = home.ports["webster"], lease.ports[0]
+        home.home.cluster_toml.write_text(home.home.cluster_toml.read_text().replace(str(old), str(new)))
+        assert f"still on port {old}" in home.cli("status")
+        assert home.json("restart", "webster")["agents"][0]["port"] == new
+        home.cli("stop")
+
+
+def test_a_broken_cluster_toml_stops_nobody_and_stop_still_works(standin_home: Make) -> None:
+    home = standin_home("webster")
+    pid = home.json("start")["agents"][0]["pid"]
+    kill_supervisor(home)
+    home.home.cluster_toml.write_text("broken")
+    client = SupervisorClient(home.home)
+    assert client.ensure()
+    assert [(child.agent, child.pid) for child in client.list()] == [("webster", pid)]
+    with pytest.raises(SupervisorError, match=r"cluster\.toml"):
+        client.start(["webster"])
+    home.cli("stop")
+    assert home.processes() == []
+
+
+def test_the_supervisor_imports_nothing_heavy(standin_home: Make) -> None:
+    code = "import sys, cluster.supervisors.embedded; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True).stdout.split()
+    heavy = {"aiohttp", "textual", "click", "gateway", "console", "anthropic", "sqlite3"}
+    assert not heavy & set(modules)
 
 
 def test_two_supervisors_never_share_a_home(standin_home: Make) -> None:
