@@ -10,7 +10,7 @@ CAPACITY = 5000
 """Lines kept."""
 TEXT_LIMIT = 2000
 """Characters kept of one line."""
-TOLERANCE = 2.0
+TOLERANCE = 0.5
 """Seconds by which a line may be older than the last one and still be appended: agents' clocks tick apart a little."""
 
 

@@ -348,6 +348,7 @@ class Store:
 
     def history(self, agent: str, events: Iterable[LogEvent]) -> None:
         """Lines from before we listened; those already there are left out."""
+        self.log.merge()
         here = {(line.at, line.text) for line in self.log.lines if line.agent == agent}
         for event in events:
             text = event.message[:LOG_TEXT_LIMIT]

@@ -141,6 +141,10 @@ class StandIn:
             await self._runner.cleanup()
             self._runner = None
 
+    @property
+    def running(self) -> bool:
+        return self._runner is not None
+
     # what happens
 
     def emit(self, event: Event) -> None:

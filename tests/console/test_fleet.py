@@ -1,0 +1,423 @@
+"""The console driven by keys, against stand-in gateways on real sockets."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from textual.widgets import Input, TextArea
+
+from console.app import ConsoleApp
+from console.dialogs.confirm import ConfirmDialog, TypedConfirmDialog
+from console.dialogs.delegate import DelegateDialog
+from console.dialogs.line import LineDialog
+from console.dialogs.pick import PickDialog, PickList
+from console.screens.agent import AgentScreen
+from console.screens.help import HelpScreen
+from console.screens.logs import LogsScreen
+from console.screens.runs import RunList, RunScreen, RunsScreen
+from console.store import WriteState
+from console.widgets.bars import Bar
+from console.widgets.lines import Page
+from protocols.runs import RunState
+from tests.console.conftest import Fleet, settle, until
+from tests.console.standin import VIEWER, make_run
+
+
+def table(app: ConsoleApp) -> str:
+    return "\n".join(app.fleet.table.text_lines())
+
+
+def bar(app: ConsoleApp, name: str) -> str:
+    return app.front.query_one(f"#{name}", Bar).text
+
+
+def page(app: ConsoleApp) -> str:
+    return "\n".join(app.screen.query_one(Page).text_lines())
+
+
+class TestFirstLook:
+    async def test_every_agent_is_a_row_with_state_port_and_model(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, _):
+            text = table(app)
+            for name in ("manager", "optimizer", "webster"):
+                row = next(x for x in text.splitlines() if name in x)
+                assert "+ up" in row
+                assert "offline/retrieval" in row
+            assert "- off      it" in text
+            assert "4 agents: 3 up 1 off" in bar(app, "status")
+            assert "offline" in bar(app, "status")
+
+    async def test_the_next_console_begins_with_the_last_snapshot_marked_stale(self, fleet: Fleet) -> None:
+        async with fleet.console():
+            pass
+        for gateway in fleet.gateways.values():
+            await gateway.stop()
+        app = fleet.app()
+        assert app.store.agents["webster"].word == "stale"
+        assert app.store.agents["webster"].status is not None
+
+    @pytest.mark.parametrize("size", [(120, 40), (80, 24), (60, 15)])
+    async def test_it_fits(self, fleet: Fleet, size: tuple[int, int]) -> None:
+        async with fleet.console(size) as (app, _):
+            assert app.fleet.table.is_on_screen
+            assert app.fleet.detail.is_on_screen is (size[0] >= 100)
+            assert "? Help" in bar(app, "footer")
+            assert len(bar(app, "footer")) <= size[0]
+            assert all(name in table(app) for name in ("manager", "webster"))
+
+    async def test_below_60x15_there_is_one_message(self, fleet: Fleet) -> None:
+        async with fleet.console((50, 12)) as (app, _):
+            assert not app.fleet.table.is_on_screen
+            assert "needs 60x15" in bar(app, "too-small")
+            assert "3 up" in bar(app, "too-small")
+
+    async def test_without_colours_the_cursor_and_the_states_are_still_told(
+        self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NO_COLOR", "1")
+        async with fleet.console() as (app, _):
+            rows = table(app).splitlines()
+            assert rows[2].startswith(">  + up")
+            assert app.palette.cursor.reverse
+
+    async def test_in_ascii_no_other_character_is_drawn(self, fleet: Fleet) -> None:
+        fleet["webster"].runs.clear()
+        async with fleet.console((80, 24), ascii=True) as (app, pilot):
+            fleet["webster"].set(current=[make_run("webster", "a very long task " * 20)])
+            await until(lambda: "a very" in table(app))
+            await pilot.pause()
+            drawn = "".join(s.text for y in range(24) for s in app.screen._compositor.render_strips()[y])
+            assert drawn.isascii(), [c for c in drawn if not c.isascii()]
+
+
+class TestDelegating:
+    async def test_the_run_goes_to_succeeded_and_its_answer_can_be_read(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("apostrophe", *"web", "enter")
+            assert app.fleet.current == "webster"
+            await pilot.press("d")
+            await until(lambda: isinstance(app.screen, DelegateDialog) and app.screen.focused)
+            await pilot.press(*"find zerodur", "enter")
+            await until(lambda: any(w.state is WriteState.DONE for w in app.store.writes.values()))
+            await settle(app, pilot)
+            assert fleet["webster"].hooks[0].message == "find zerodur"
+            assert "done" in bar(app, "writes")
+            assert "materials.md:12" in "\n".join(app.fleet.detail.text_lines())
+            await pilot.press("t")
+            await until(lambda: app.screen.query(RunList) and app.screen.query_one(RunList).current)
+            await pilot.press("enter")
+            await until(lambda: isinstance(app.screen, RunScreen) and "FACTS" in page(app))
+            text = page(app)
+            for told in ("succeeded", "find zerodur", "materials.md:12", "1.2k tokens", "skipped: no channel", "STEPS"):
+                assert told in text
+
+    async def test_states_and_text_are_seen_as_they_come(self, fleet: Fleet) -> None:
+        fleet["webster"].auto = False
+        async with fleet.console() as (app, pilot):
+            write = await app.operations.delegate("webster", "slow work", "key-1", True)
+            assert write.state is WriteState.ACCEPTED
+            run_id = write.run_id or ""
+            await until(lambda: run_id in app.store.runs)
+            app.fleet.table.go_to("webster")
+            await settle(app, pilot)
+            assert ". queued" in "\n".join(app.fleet.detail.text_lines())
+            fleet["webster"].advance(run_id, RunState.RUNNING)
+            fleet["webster"].delta(run_id, "first words")
+            await until(lambda: "* busy" in table(app))
+            await until(lambda: "first words" in "\n".join(app.fleet.detail.text_lines()))
+            assert "slow work" in table(app)
+            fleet["webster"].finish(run_id, "all of it")
+            await until(lambda: "+ succeeded" in "\n".join(app.fleet.detail.text_lines()))
+
+    async def test_marked_agents_all_get_it(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("space", "space", "d")
+            await until(lambda: isinstance(app.screen, DelegateDialog) and app.screen.focused)
+            await pilot.press("x", "enter")
+            await until(lambda: fleet["manager"].hooks and fleet["optimizer"].hooks)
+            assert not fleet["webster"].hooks
+
+    async def test_unsent_text_survives_closing_the_dialog(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("d")
+            await until(lambda: isinstance(app.screen, DelegateDialog) and app.screen.focused)
+            await pilot.press(*"half", "escape", "d")
+            await until(lambda: isinstance(app.screen, DelegateDialog) and app.screen.focused)
+            assert app.screen.query_one(TextArea).text == "half"
+
+    async def test_fast_typing_goes_to_the_dialog_and_never_to_the_agents(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            for key in ("d", *"xrsx"):
+                app.post_message(_key(key))
+            await until(lambda: isinstance(app.screen, DelegateDialog) and app.screen.early is None)
+            await pilot.pause()
+            assert app.screen.query_one(TextArea).text == "xrsx"
+            assert not fleet.supervisor.done
+
+    async def test_no_answer_is_unknown_and_sending_again_keeps_the_key(self, fleet: Fleet) -> None:
+        fleet["manager"].silent = True
+        async with fleet.console() as (app, pilot):
+            for outcome in (WriteState.UNKNOWN, WriteState.DONE):
+                await pilot.press("d")
+                await until(lambda: isinstance(app.screen, DelegateDialog) and app.screen.focused)
+                if not app.screen.query_one(TextArea).text:
+                    await pilot.press(*"once")
+                await pilot.press("enter")
+                await until(lambda o=outcome: [w.state for w in app.store.writes.values()] == [o])
+                fleet["manager"].silent = False
+            keys = {hook.idempotency_key for hook in fleet["manager"].hooks}
+            assert len(fleet["manager"].hooks) == 2
+            assert len(keys) == 1
+            assert len(fleet["manager"].runs) == 1
+
+    async def test_cancelling_a_run_asks_first(self, fleet: Fleet) -> None:
+        fleet["webster"].auto = False
+        async with fleet.console() as (app, pilot):
+            write = await app.operations.delegate("webster", "slow work", "key-1", True)
+            await until(lambda: write.run_id in app.store.runs)
+            await pilot.press("t")
+            await until(lambda: app.screen.query(RunList) and app.screen.query_one(RunList).current)
+            await pilot.press("c")
+            await until(lambda: isinstance(app.screen, ConfirmDialog))
+            await pilot.press("y")
+            await until(lambda: app.store.runs[write.run_id or ""].state is RunState.CANCELLED)
+
+
+class TestProcesses:
+    async def test_restart_asks_and_shows_the_work_that_is_interrupted(self, fleet: Fleet) -> None:
+        fleet["manager"].set(state="busy", current=[make_run("manager", "mirror plan", state=RunState.RUNNING)])
+        async with fleet.console() as (app, pilot):
+            await pilot.press("r")
+            await until(lambda: isinstance(app.screen, ConfirmDialog))
+            await pilot.pause()
+            assert "mirror plan" in page(app)
+            assert not app.screen.on_cancel  # type: ignore[attr-defined]
+            await pilot.press("n")
+            assert not fleet.supervisor.done
+            await pilot.press("r")
+            await until(lambda: isinstance(app.screen, ConfirmDialog))
+            await pilot.press("y")
+            await until(lambda: fleet.supervisor.done == [("restart", ["manager"])])
+
+    async def test_for_several_cancel_is_focused(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("space", "space", "r")
+            await until(lambda: isinstance(app.screen, ConfirmDialog))
+            await pilot.press("enter")
+            await pilot.pause()
+            assert app.screen is app.fleet
+            assert not fleet.supervisor.done
+
+    async def test_stopping_the_whole_cluster_needs_its_name(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("asterisk", "x")
+            await until(lambda: isinstance(app.screen, TypedConfirmDialog) and app.screen.focused)
+            await pilot.press("y", "enter")
+            await pilot.pause()
+            assert not fleet.supervisor.done
+            app.screen.query_one(Input).value = "testbed"
+            await pilot.press("enter")
+            await until(lambda: fleet.supervisor.done == [("stop", ["manager", "optimizer", "webster"])])
+
+    async def test_a_switched_off_agent_says_how_to_switch_it_on(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            app.fleet.table.go_to("it")
+            await pilot.press("s")
+            await pilot.pause()
+            assert not fleet.supervisor.done
+            assert any("atomizer agent enable it" in n.message for n in app._notifications)
+
+    async def test_a_dead_supervisor_is_said_and_s_revives_it(self, fleet: Fleet) -> None:
+        fleet.supervisor.down = True
+        async with fleet.console() as (app, pilot):
+            await until(lambda: app.store.supervisor is False)
+            await settle(app, pilot)
+            assert "no supervisor" in bar(app, "status")
+            assert "any atomizer command or `s` revives it" in bar(app, "writes")
+            await pilot.press("s")
+            await until(lambda: fleet.supervisor.done == [("start", ["manager"])])
+            assert fleet.supervisor.revived == 1
+            await until(lambda: "no supervisor" not in bar(app, "status"))
+
+    async def test_a_dead_gateway_keeps_its_row_and_comes_back_alone(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            fleet["webster"].log("before")
+            await until(lambda: "webster" in app.feed._last_ids)
+            await fleet["webster"].stop()
+            await until(lambda: app.store.agents["webster"].word == "down")
+            fleet.supervisor.children = [SimpleNamespace(agent="webster", state="backoff", detail="it ended: exit 1")]
+            await app.supervision.poll()
+            await settle(app, pilot)
+            row = next(x for x in table(app).splitlines() if "webster" in x)
+            assert "x down" in row
+            assert "offline/retrieval" in row
+            assert "down 0s: connection ref" in row
+            await fleet["webster"].start()
+            await until(lambda: app.store.agents["webster"].live)
+            assert fleet["webster"].resumed_from[-1] is not None
+
+
+class TestSteering:
+    async def test_a_model_is_chosen_by_typing_and_undone(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("m")
+            await until(lambda: isinstance(app.screen, PickDialog) and app.screen.focused)
+            await pilot.press(*"echo", "enter")
+            await until(lambda: fleet["manager"].status.model.active == "offline/echo")
+            await until(lambda: app.operations.undos)
+            await pilot.press("u")
+            await until(lambda: fleet["manager"].status.model.active == "offline/retrieval")
+            await until(lambda: not app.operations.undos)
+
+    async def test_a_model_without_a_key_is_listed_with_the_reason_and_cannot_be_chosen(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("m")
+            await until(lambda: isinstance(app.screen, PickDialog) and app.screen.focused)
+            await pilot.press(*"opus")
+            await pilot.pause()
+            assert "no key" in "\n".join(app.screen.query_one(PickList).text_lines())
+            app.screen.query_one(PickList).go_to("anthropic/claude-opus-4-6")
+            await pilot.press("enter")
+            await pilot.pause()
+            assert isinstance(app.screen, PickDialog)
+            assert "cannot be chosen" in app.screen.query_one("#dialog-help", Bar).text
+            assert not fleet["manager"].calls
+
+    async def test_the_heartbeat_is_changed_and_undone_and_beats_now(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            beat = fleet["manager"].status.heartbeat
+            await pilot.press("h")
+            await until(lambda: isinstance(app.screen, PickDialog) and app.screen.focused)
+            await pilot.press(*"20m", "enter")
+            await until(lambda: fleet["manager"].status.heartbeat.every_seconds == 1200)
+            await until(lambda: app.operations.undos)
+            await pilot.press("u")
+            await until(lambda: fleet["manager"].status.heartbeat.every_seconds == beat.every_seconds)
+            await pilot.press("h")
+            await until(lambda: isinstance(app.screen, PickDialog) and app.screen.focused)
+            await pilot.press(*"beat", "enter")
+            await until(lambda: (fleet["manager"].status.heartbeat.last_at or 0) > time.time() - 60)
+
+    async def test_a_question_is_answered_and_a_rejection_needs_a_reason(self, fleet: Fleet) -> None:
+        fleet["manager"].ask("release the mesh?")
+        fleet["webster"].ask("fetch the page?")
+        async with fleet.console() as (app, pilot):
+            await until(lambda: len(app.store.pending_approvals()) == 2)
+            await settle(app, pilot)
+            assert "gates 2" in bar(app, "status")
+            await pilot.press("g")
+            await until(lambda: app.front is not app.fleet and app.front.has_approval)
+            await pilot.press("a")
+            await until(lambda: fleet["manager"].approvals[0].state == "approved")
+            await until(lambda: len(app.store.pending_approvals()) == 1 and app.front.has_approval)
+            await settle(app, pilot)
+            await pilot.press("n")
+            await until(lambda: isinstance(app.screen, LineDialog) and app.screen.focused)
+            await pilot.press(*"no", "enter")
+            await until(lambda: fleet["webster"].approvals[0].state == "rejected")
+            assert fleet["webster"].approvals[0].reason == "no"
+
+    async def test_an_answer_to_an_older_question_is_refused_and_read_again(self, fleet: Fleet) -> None:
+        asked = fleet["manager"].ask("release the mesh?")
+        async with fleet.console() as (app, _):
+            await until(lambda: app.store.pending_approvals())
+            fleet["manager"].approvals[0] = msgspec.structs.replace(asked, revision=3)
+            write = await app.operations.answer(asked, True, "")
+            assert write.state is WriteState.REFUSED
+            assert app.store.pending_approvals()[0].revision == 3
+
+
+class TestMovingAround:
+    async def test_filter_marks_sort_and_escape_in_that_order(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("space", "slash")
+            await until(lambda: isinstance(app.screen, LineDialog) and app.screen.focused)
+            await pilot.press(*"!web @up", "enter")
+            await pilot.pause()
+            assert app.fleet.table.keys == ["manager", "optimizer"]
+            await pilot.press("escape")
+            assert len(app.fleet.table.keys) == 4
+            assert app.fleet.table.marks == {"manager"}
+            await pilot.press("escape")
+            assert not app.fleet.table.marks
+            await pilot.press("o", "o")
+            assert app.fleet.table.keys == ["manager", "optimizer", "webster", "it"]
+
+    async def test_a_range_is_marked(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("V", "j", "j", "V")
+            assert app.fleet.table.marks == {"manager", "optimizer", "webster"}
+
+    async def test_every_screen_opens_and_escape_goes_back(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            for key, kind in (
+                ("question_mark", HelpScreen),
+                ("L", LogsScreen),
+                ("l", LogsScreen),
+                ("t", RunsScreen),
+                ("enter", AgentScreen),
+            ):
+                await pilot.press(key)
+                await until(lambda kind=kind: isinstance(app.screen, kind))
+                await pilot.pause()
+                await pilot.press("escape")
+                await until(lambda: app.screen is app.fleet)
+
+    async def test_the_palette_finds_any_action(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("colon")
+            await until(lambda: isinstance(app.screen, PickDialog) and app.screen.focused)
+            await pilot.press(*"all logs", "enter")
+            await until(lambda: isinstance(app.screen, LogsScreen))
+
+    async def test_zoom_and_back(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("z")
+            await pilot.pause()
+            assert not app.fleet.log_view.is_on_screen
+            await pilot.press("z")
+            await pilot.pause()
+            assert app.fleet.log_view.is_on_screen
+
+    async def test_quit_leaves_the_agents_alone(self, fleet: Fleet) -> None:
+        async with fleet.console() as (_, pilot):
+            await pilot.press("q")
+        assert not any(gateway.calls for gateway in fleet.gateways.values())
+        assert not fleet.supervisor.done
+
+
+class TestReadOnly:
+    async def test_no_writing_key_does_anything_and_none_is_shown(self, fleet: Fleet) -> None:
+        async with fleet.console(read_only=True, token=VIEWER) as (app, pilot):
+            for key in ("d", "r", "s", "x", "m", "h", "u"):
+                await pilot.press(key)
+            await pilot.pause()
+            assert app.screen is app.fleet
+            assert "read-only" in bar(app, "status")
+            assert "Delegate" not in bar(app, "footer")
+            app.perform("restart")
+            await pilot.press("question_mark")
+            await until(lambda: isinstance(app.screen, HelpScreen))
+            await pilot.pause()
+            assert "Restart" not in page(app)
+        assert not any(gateway.calls for gateway in fleet.gateways.values())
+        assert not fleet.supervisor.done
+
+    async def test_even_the_operations_refuse(self, fleet: Fleet) -> None:
+        async with fleet.console(read_only=True, token=VIEWER) as (app, _):
+            for writing in (
+                app.operations.delegate("webster", "x", "k", True),
+                app.operations.set_model("webster", None),
+                app.operations.supervise("stop", ["webster"]),
+            ):
+                with pytest.raises(Exception, match="only reads"):
+                    await writing
+
+
+def _key(key: str) -> object:
+    from textual.events import Key
+
+    return Key(key, key)
