@@ -12,11 +12,13 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from protocols.authority import DEFAULT_AUTHORITY, Authority, AuthorityError
-from protocols.decoding import decode_toml
+from protocols.decoding import decode_toml, line_of, nearest
 from protocols.errors import AtomizerError, DecodeError
 from protocols.hooks import Thinking
 from protocols.registry import AgentName, RegistryError, check_families, parse_agent_name, roster_entry
+from protocols.targets import TargetError, parse_target
 from runtime.home import Home, explain_os_error, write_atomic
+from runtime.secrets import PROVIDERS
 
 Profile = Literal["offline", "live"]
 T = TypeVar("T")
@@ -25,7 +27,7 @@ PLACEMENTS = "placements.toml"
 
 _DURATION = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(s|m|h|d)\s*$")
 _UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_QUIET = re.compile(r"^([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)$")
+_QUIET = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-(?:([01]\d|2[0-3]):([0-5]\d)|(24):(00))")
 
 
 class ConfigError(AtomizerError):
@@ -40,8 +42,8 @@ class ModelsTable(_Table):
     profile: Profile = "offline"
     """`offline`: every agent without a model override answers by retrieval, without keys or network.
     `live`: the models configured in `instance.toml`."""
-    offline_model: str = "offline/retrieval"
-    """The model of the offline profile: `offline/retrieval` or `offline/echo`."""
+    offline_model: Literal["offline/retrieval", "offline/echo"] = "offline/retrieval"
+    """The model of the offline profile: `offline/retrieval` searches the workspace, `offline/echo` repeats."""
 
 
 class ProviderTable(_Table):
@@ -102,7 +104,7 @@ class AgentTable(_Table):
     capabilities: list[str] = msgspec.field(default_factory=list)
     """Words by which work is routed to it."""
     workspace: str | None = None
-    """Another folder for its workspace; default `workspaces/<agent>`."""
+    """Another folder for its workspace, absolute or relative to the home; default `workspaces/<agent>`."""
 
 
 class ModelTable(_Table):
@@ -142,7 +144,7 @@ class LimitsTable(_Table):
     max_steps: Annotated[int, msgspec.Meta(ge=1, le=500)] = 40
     """Model answers and tool calls in one run."""
     run_timeout: str = "30m"
-    """Time one run may take unless it says otherwise."""
+    """Time one run may take unless it says otherwise; more than nothing."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least important line that is logged."""
     retention_days: Annotated[int, msgspec.Meta(ge=1)] = 90
@@ -210,8 +212,6 @@ class Cluster(msgspec.Struct, frozen=True):
         """The agent called `name`; raises ConfigError naming the nearest one."""
         if name in self.agents:
             return self.agents[name]
-        from protocols.decoding import nearest
-
         close = nearest(name, self.agents)
         hint = f"did you mean {close}?" if close else f"known: {', '.join(self.agents)}"
         raise ConfigError(f"no agent {name!r} in {self.home.cluster_toml}; {hint}")
@@ -232,21 +232,31 @@ def load_cluster(home: Home) -> Cluster:
     path = home.cluster_toml
     text = _read(path, "restore it or run `atomizer init` in a new home")
     file = _decode(text, ClusterFile, path)
+    for provider in file.providers:
+        if provider not in PROVIDERS:
+            close = nearest(provider, PROVIDERS)
+            hint = f"did you mean `{close}`?" if close else f"known: {', '.join(PROVIDERS)}"
+            problem = ValueError(f"unknown provider `{provider}`; {hint}")
+            raise _at(path, text, ["providers", provider], problem)
     placements = load_placements(home)
     placed_agents = {**placements.agents, **file.agents}
     in_order = [*file.agents, *(name for name in placements.agents if name not in file.agents)]
     agents: dict[str, AgentSpec] = {}
     for name in (name for name in in_order if name not in placements.removed):
         placed = placed_agents[name]
+        where = ["agents", name]
         try:
             agent = parse_agent_name(name)
             known = roster_entry(name)
             if placed.port is None and known is None:
                 raise RegistryError(f"{name} is not in the shipped registry, so it needs `port` in [agents.{name}]")
             port = placed.port if placed.port is not None else known.port  # type: ignore[union-attr]
+            where.append("port")
             check_families({name: port})
         except RegistryError as error:
-            raise _at(path, text, ["agents", name], error) from None
+            if name in file.agents:
+                raise _at(path, text, where, error) from None
+            raise _at(home.root / PLACEMENTS, "", [], error) from None
         overrides = load_overrides(home, name)
         enabled = placed.enabled if overrides.enabled is None else overrides.enabled
         agents[name] = AgentSpec(name=agent, port=port, host=placed.host, enabled=enabled)
@@ -256,9 +266,10 @@ def load_cluster(home: Home) -> Cluster:
         raise _at(path, text, ["agents", str(error).split(" ", 1)[0], "port"], error) from None
     try:
         names = [*agents, *placements.removed]  # a rule may outlive the agent it names
-        authority = Authority(file.authority, names) if file.authority else Authority({})
+        shipped = file.authority == DEFAULT_AUTHORITY  # a small cluster need not have every agent they name
+        authority = Authority(file.authority, None if shipped else names)
     except AuthorityError as error:
-        raise _at(path, text, ["authority"], error) from None
+        raise _at(path, text, ["authority", str(error).split(" ")[2]], error) from None
     return Cluster(name=file.name, home=home, file=file, agents=agents, authority=authority)
 
 
@@ -273,16 +284,18 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
         (["heartbeat", "every"], lambda: parse_duration(file.heartbeat.every)),
         (["heartbeat", "quiet"], lambda: file.heartbeat.quiet and parse_quiet(file.heartbeat.quiet)),
         (["heartbeat", "tz"], lambda: _check_zone(file.heartbeat.tz)),
-        (["limits", "run_timeout"], lambda: parse_duration(file.limits.run_timeout)),
+        (["heartbeat", "target"], lambda: file.heartbeat.target and parse_target(file.heartbeat.target)),
+        (["discord", "home"], lambda: file.discord.home and parse_target(file.discord.home)),
+        (["limits", "run_timeout"], lambda: _check_timeout(file.limits.run_timeout)),
         (["model", "primary"], lambda: split_model(file.model.primary)),
         (["model", "fallbacks"], lambda: [split_model(m) for m in file.model.fallbacks]),
     ]
     for where, check in checks:
         try:
             check()
-        except ValueError as error:
+        except (ValueError, TargetError) as error:
             raise _at(path, text, where, error) from None
-    folder = Path(file.agent.workspace).expanduser() if file.agent.workspace else home.workspace(name)
+    folder = home.root / Path(file.agent.workspace).expanduser() if file.agent.workspace else home.workspace(name)
     if not folder.is_dir():
         raise ConfigError(
             f"{folder}: the workspace of {name} is missing; restore it or set [agent] workspace in {path}"
@@ -293,13 +306,7 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
 def load_overrides(home: Home, name: str) -> Overrides:
     """The machine-written overrides of one agent; none if there is no file."""
     path = home.overrides_toml(name)
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return Overrides()
-    except OSError as error:
-        raise ConfigError(explain_os_error(error, f"cannot read {path}")) from None
-    return _decode(text, Overrides, path)
+    return _decode(_read(path), Overrides, path)
 
 
 def save_overrides(home: Home, name: str, overrides: Overrides) -> None:
@@ -314,13 +321,7 @@ def save_overrides(home: Home, name: str, overrides: Overrides) -> None:
 def load_placements(home: Home) -> Placements:
     """The agents added and removed by command; none if there is no file. Raises ConfigError."""
     path = home.root / PLACEMENTS
-    try:
-        text = path.read_text()
-    except FileNotFoundError:
-        return Placements()
-    except OSError as error:
-        raise ConfigError(explain_os_error(error, f"cannot read {path}")) from None
-    return _decode(text, Placements, path)
+    return _decode(_read(path), Placements, path)
 
 
 def save_placements(home: Home, placements: Placements) -> None:
@@ -346,10 +347,10 @@ def parse_duration(text: str) -> float:
 
 def parse_quiet(text: str) -> tuple[int, int]:
     """`22:00-07:00` as minutes of the day (start, end); raises ValueError."""
-    match = _QUIET.match(text)
+    match = _QUIET.fullmatch(text)
     if not match:
         raise ValueError(f"{text!r} is not a span of quiet hours: write `22:00-07:00`")
-    h1, m1, h2, m2 = (int(part) for part in match.groups())
+    h1, m1, h2, m2 = (int(part) for part in match.groups() if part is not None)
     return h1 * 60 + m1, h2 * 60 + m2
 
 
@@ -359,6 +360,11 @@ def split_model(text: str) -> tuple[str, str]:
     if not (provider and slash and model):
         raise ValueError(f"{text!r} is not a model: write provider/model, for example `anthropic/claude-opus-4-6`")
     return provider, model
+
+
+def _check_timeout(text: str) -> None:
+    if parse_duration(text) <= 0:
+        raise ValueError(f"{text!r} leaves a run no time; write for example `30m`")
 
 
 def _check_zone(name: str) -> None:
@@ -372,10 +378,13 @@ def _check_zone(name: str) -> None:
         ) from None
 
 
-def _read(path: Path, mend: str) -> str:
+def _read(path: Path, mend: str | None = None) -> str:
+    """The text of `path`, which may begin with a byte order mark. Without a `mend`, a missing file is an empty one."""
     try:
-        return path.read_text()
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
+        if mend is None:
+            return ""
         raise ConfigError(f"{path}: missing; {mend}") from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
@@ -391,7 +400,5 @@ def _decode(text: str, kind: type[T], path: Path) -> T:
 
 
 def _at(path: Path, text: str, where: list[str], error: Exception) -> ConfigError:
-    from protocols.decoding import line_of
-
     line = line_of(text, where)
     return ConfigError(f"{path}{f':{line}' if line else ''}: {error}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import threading
 from pathlib import Path
 
 from protocols.errors import AtomizerError
@@ -102,10 +103,19 @@ def shipped_instances() -> Path:
 def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `data` in one step: written beside it, fsynced, renamed.
 
-    Raises OSError; `path` is then as before.
+    Raises OSError, which names `path`; `path` is then as before.
     """
     raw = data.encode() if isinstance(data, str) else data
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    beside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_native_id()}.new")
+    try:
+        _write_beside(path, beside, raw, mode)
+    except OSError as error:
+        error.filename = str(path)  # not the passing one beside it, and not nothing (a full disk names no file)
+        raise
+    sync_folder(path.parent)
+
+
+def _write_beside(path: Path, beside: Path, raw: bytes, mode: int) -> None:
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         try:
@@ -121,7 +131,6 @@ def write_atomic(path: Path, data: str | bytes, *, mode: int = 0o644) -> None:
         with contextlib.suppress(OSError):
             beside.unlink()
         raise
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -135,11 +144,12 @@ def sync_folder(folder: Path) -> None:
 
 def explain_os_error(error: OSError, what: str) -> str:
     """One plain line for a failed file operation: `what` could not be done, why, and what to do."""
-    path = error.filename or ""
-    if error.errno == errno.ENOSPC:
-        return f"{what}: the disk is full ({path}); free some space and try again"
+    path = error.filename or "it"
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"{what}: the disk is full{where}; free some space and try again"
     if error.errno == errno.EROFS:
         return f"{what}: {path} is on a read-only file system; remount it or choose another home with --home"
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{what}: no permission for {path}; check its owner and mode, or choose another home with --home"
-    return f"{what}: {error.strerror or error} ({path})"
+    return f"{what}: {error.strerror or error}{where}"

@@ -62,13 +62,14 @@ class _JsonHandler(logging.Handler):
             message = record.getMessage()
             if record.exc_info:
                 message += "\n" + logging.Formatter().formatException(record.exc_info)
+            message = self._redact(message.encode(errors="backslashreplace").decode())  # before a cut could hide one
             if len(message) > MAX_MESSAGE:
                 message = f"{message[:MAX_MESSAGE]}… ({len(message) - MAX_MESSAGE} characters cut)"
             line = LogLine(
                 at=record.created,
                 level=_level_word(record.levelno),
                 logger=record.name,
-                message=self._redact(message),
+                message=message,
                 run_id=_run.get(),
             )
             self._write(line)
@@ -89,14 +90,16 @@ class _JsonHandler(logging.Handler):
     def _write(self, line: LogLine) -> None:
         """A full disk loses the line, not the process; the console still gets it."""
         text = _encode(line).decode() + "\n"
+        if self.failed:
+            text = "\n" + text  # half a line may stand there
         file = self._file
         try:
-            if file.stream is None:
-                file.stream = file._open()
-            if file.stream.tell() + len(text) >= MAX_BYTES:
-                file.doRollover()
-            file.stream.write(text)
-            file.stream.flush()
+            file.stream = stream = file.stream or file._open()
+            if stream.tell() + len(text.encode()) >= MAX_BYTES:
+                file.doRollover()  # closes the stream and, since it opens late, leaves none
+                file.stream = stream = file._open()
+            stream.write(text)
+            stream.flush()
             self.failed = False
         except OSError as error:
             if not self.failed:

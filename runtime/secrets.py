@@ -13,6 +13,8 @@ import secrets as random
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
+
 from protocols.errors import AtomizerError
 from runtime.home import Home, write_atomic
 
@@ -21,7 +23,7 @@ API_KEY = "api-key"
 PROVIDERS = ("anthropic", "google", "openai")
 """Providers that need a key, as owners of `api-key`."""
 
-_WORD = re.compile(r"^[a-z][a-z0-9-]*$")
+_WORD = re.compile(r"[a-z][a-z0-9-]*")
 
 
 class SecretError(AtomizerError):
@@ -36,7 +38,7 @@ class Secrets:
 
     def path(self, owner: str, name: str) -> Path:
         for word in (owner, name):
-            if not _WORD.match(word):
+            if not _WORD.fullmatch(word):
                 raise SecretError(f"{word!r} cannot name a secret: use lower-case letters, digits and hyphens")
         return self._folder / owner / name
 
@@ -48,13 +50,16 @@ class Secrets:
             return None
 
     def set(self, owner: str, name: str, value: str) -> None:
-        """Store `value` in one step with mode 0600; raises SecretError if it is empty or spans lines."""
+        """Store `value` in one step with mode 0600; raises SecretError if it is empty or not one line of text."""
         value = value.strip()
-        if not value or "\n" in value:
-            raise SecretError(f"the secret {owner}/{name} must be one line that is not empty; nothing was changed")
+        if not value or not value.isprintable():
+            raise SecretError(
+                f"the secret {owner}/{name} must be one line of text that is not empty; nothing was changed"
+            )
         path = self.path(owner, name)
-        self._folder.mkdir(mode=0o700, exist_ok=True)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        for folder in (self._folder, path.parent):
+            folder.mkdir(mode=0o700, exist_ok=True)
+            os.chmod(folder, 0o700)
         write_atomic(path, value + "\n", mode=0o600)
 
     def list(self) -> list[tuple[str, str]]:
@@ -76,20 +81,36 @@ class Secrets:
 
     def token(self, owner: str) -> str:
         """The token of `owner`; raises SecretError."""
-        token = self.get(owner, TOKEN)
+        try:
+            token = self.get(owner, TOKEN)
+        except UnicodeDecodeError:
+            raise SecretError(f"{self.path(owner, TOKEN)} is no text; remove it and run `atomizer init`") from None
         if token is None:
             raise SecretError(f"no token for {owner!r}; known owners: {', '.join(self.callers().values()) or 'none'}")
         return token
 
     def ensure_tokens(self, owners: Iterable[str]) -> None:
-        """Give each owner a token and register its hash; owners who have one keep it."""
-        register = self._register()
+        """Give each owner a token and register its hash; owners who have one keep it.
+
+        A damaged register is made anew from the tokens that are there. Raises SecretError if two owners share one.
+        """
+        try:
+            register = self._register()
+        except SecretError:
+            register = {owner: token_hash(self.token(owner)) for owner, name in self.list() if name == TOKEN}
         for owner in owners:
             token = self.get(owner, TOKEN)
             if token is None:
                 token = random.token_urlsafe(32)
                 self.set(owner, TOKEN, token)
             register[owner] = token_hash(token)
+        owner_of: dict[str, str] = {}
+        for owner, digest in register.items():
+            if (other := owner_of.setdefault(digest, owner)) != owner:
+                raise SecretError(
+                    f"{other} and {owner} have the same token, so one could act as the other; "
+                    f"remove {self.path(owner, TOKEN)} and run `atomizer init`"
+                )
         self._save_register(register)
 
     def forget(self, owner: str) -> None:
@@ -104,10 +125,10 @@ class Secrets:
 
     def _register(self) -> dict[str, str]:
         try:
-            return dict(json.loads((self._folder / "tokens.json").read_text()))
+            return msgspec.json.decode((self._folder / "tokens.json").read_bytes(), type=dict[str, str])
         except FileNotFoundError:
             return {}
-        except ValueError:
+        except msgspec.MsgspecError:
             raise SecretError(f"{self._folder / 'tokens.json'} is damaged; run `atomizer init` to rebuild it") from None
 
     def _save_register(self, register: dict[str, str]) -> None:
@@ -118,7 +139,8 @@ class Secrets:
 
 def token_hash(token: str) -> str:
     """SHA-256 of a token, hex. Tokens carry 256 random bits, so no salt and no slow hash are needed."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    # A header may hold bytes that are no text; they come as lone surrogates.
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
 _SHAPES = re.compile(

@@ -8,17 +8,21 @@ the start, so it does nothing but SQL.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from protocols.errors import AtomizerError, StorageFull
 
 T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
+
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 
 MAX_BATCH = 256
 """Operations that share one commit at most."""
@@ -72,6 +76,7 @@ class SqliteWriter:
         self._thread.start()
         self._ready.wait()
         if self._failure is not None:
+            self._closed = True
             self._thread.join()
             raise self._failure
 
@@ -96,6 +101,7 @@ class SqliteWriter:
         self._thread.join()
 
     def _main(self) -> None:
+        connection: sqlite3.Connection | None = None
         try:
             connection = open_database(self.path)
             connection.execute("BEGIN IMMEDIATE")
@@ -103,6 +109,8 @@ class SqliteWriter:
             connection.execute("COMMIT")
         except BaseException as error:
             self._failure = _translate(error)
+            if connection is not None:
+                connection.close()
             self._ready.set()
             return
         self._ready.set()
@@ -147,7 +155,7 @@ class SqliteWriter:
                 job.result = job.operation(connection)
             except Exception as error:
                 if not connection.in_transaction:  # SQLite gave up the whole transaction (disk full, I/O error)
-                    raise sqlite3.OperationalError(str(error)) from error
+                    raise error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error)) from error
                 connection.execute("ROLLBACK TO op")
                 job.error = _translate(error)
             connection.execute("RELEASE op")
@@ -169,7 +177,9 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """A connection that can only read."""
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+    )
     connection.row_factory = sqlite3.Row
     connection.execute("PRAGMA cache_size=-1024")
     connection.execute("PRAGMA busy_timeout=5000")
@@ -178,14 +188,14 @@ def open_reader(path: Path) -> sqlite3.Connection:
 
 def _roll_back(connection: sqlite3.Connection) -> None:
     if connection.in_transaction:
-        connection.execute("ROLLBACK")
+        with contextlib.suppress(sqlite3.Error):  # after an I/O error SQLite may have done so already
+            connection.execute("ROLLBACK")
 
 
 def _translate(error: BaseException) -> BaseException:
-    if isinstance(error, sqlite3.Error):
-        text = str(error)
-        if "full" in text or "disk I/O" in text or "readonly" in text:
-            return DiskFull(f"the ledger cannot be written ({text}); free some space on its disk")
+    # The low byte is the primary code; an error of the sqlite3 module itself has none.
+    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
+        return DiskFull(f"the ledger cannot be written ({error}); free some space on its disk")
     return error
 
 

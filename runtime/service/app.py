@@ -20,6 +20,7 @@ from protocols.decoding import decode_json
 from protocols.errors import DecodeError, ProtocolError, StorageFull
 from protocols.hooks import MAX_BODY_BYTES
 from runtime.service.auth import Auth
+from runtime.sqlite_writer import DiskFull
 
 T = TypeVar("T")
 log = logging.getLogger("http")
@@ -118,10 +119,6 @@ def _endpoint(methods: dict[str, Route], auth: Auth) -> Callable[[web.Request], 
 
     async def serve(request: web.Request) -> web.StreamResponse:
         route = methods.get(request.method)
-        if route is not None and route.access is Access.OPEN:
-            caller = ""
-        else:
-            caller = auth.identify(request.headers, request.remote or "unknown")
         if route is None:
             raise ProtocolError(
                 405,
@@ -129,6 +126,9 @@ def _endpoint(methods: dict[str, Route], auth: Auth) -> Callable[[web.Request], 
                 f"{request.path} takes {allow}, not {request.method}",
                 headers={"Allow": allow},
             )
+        caller = ""
+        if route.access is not Access.OPEN:
+            caller = auth.identify(request.headers, request.remote or "unknown")
         _admit(route, caller)
         result = await route.handler(Call(request, caller))
         if isinstance(result, web.StreamResponse):
@@ -178,7 +178,7 @@ def _edge(auth: Auth, allowed_hosts: Callable[[], Iterable[str]]) -> Any:
             response = error_response(error)
             if request.content_length and request.content_length > MAX_BODY_BYTES:
                 response.force_close()
-        except StorageFull as error:
+        except (StorageFull, DiskFull) as error:
             response = error_response(ProtocolError(507, "storage_full", str(error)))
         except web.HTTPNotFound:
             response = error_response(ProtocolError(404, "not_found", f"nothing is served at {request.path}"))
@@ -201,7 +201,7 @@ def _edge(auth: Auth, allowed_hosts: Callable[[], Iterable[str]]) -> Any:
 def _check_request(request: web.Request, allowed_hosts: Callable[[], Iterable[str]]) -> None:
     host = request.host.rsplit(":", 1)[0] if not request.host.endswith("]") else request.host
     host = host.strip("[]").lower()
-    if not _loopback(host) and host not in allowed_hosts():
+    if not _loopback(host) and host not in {allowed.lower() for allowed in allowed_hosts()}:
         raise ProtocolError(
             421, "wrong_host", f"Host {request.host!r} is not served here; add it to allowed_hosts in cluster.toml"
         )

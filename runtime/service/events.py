@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import socket
 import time
 from collections import deque
 from collections.abc import Callable
@@ -11,6 +13,7 @@ from collections.abc import Callable
 import msgspec
 from aiohttp import web
 
+from protocols.errors import ProtocolError
 from protocols.events import Event, GapEvent, HelloEvent, StatusEvent
 from protocols.status import AgentStatus
 
@@ -21,7 +24,11 @@ KEEPALIVE_SECONDS = 15.0
 STATUS_SECONDS = 1.0
 """A reader gets the whole status at most so often, and only if something changed."""
 MAX_READERS = 32
+"""Connections that may follow at one time; one more gets 503."""
+SEND_BUFFER_BYTES = 64 * 1024
+"""What the kernel keeps for a reader that does not read."""
 _BATCH = 200
+_SEQUENCE = re.compile("[0-9]{1,18}")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -54,7 +61,8 @@ class EventBus:
         self._ring.append(_Item(self._next, type(event).__struct_config__.tag, data))  # type: ignore[arg-type]
         self._next += 1
         self._bytes += len(data)
-        while len(self._ring) > self._max_events or self._bytes > self._max_bytes:
+        # The newest stays, whatever its size: readers take the ring's end for where they are.
+        while len(self._ring) > 1 and (len(self._ring) > self._max_events or self._bytes > self._max_bytes):
             self._bytes -= len(self._ring.popleft().data)
         if changes_status:
             self.dirty += 1
@@ -116,6 +124,13 @@ class EventStream:
         self._bus.touch()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
+        if self.readers >= MAX_READERS:
+            raise ProtocolError(
+                503,
+                "too_many_readers",
+                f"{MAX_READERS} readers follow the events already; close one and try again",
+                headers={"Retry-After": "5"},
+            )
         response = web.StreamResponse(
             headers={
                 "Content-Type": "text/event-stream",
@@ -123,10 +138,11 @@ class EventStream:
                 "X-Accel-Buffering": "no",
             }
         )
-        await response.prepare(request)
         self.readers += 1
         try:
             with contextlib.suppress(ConnectionResetError, ConnectionError):
+                _bound_buffer(request)
+                await response.prepare(request)
                 await self._feed(response, request.headers.get("Last-Event-ID"))
         finally:
             self.readers -= 1
@@ -172,10 +188,17 @@ class EventStream:
         bus = self._bus
         if last_id:
             instance, _, number = last_id.rpartition("-")
-            if instance == bus.instance and number.isdigit() and int(number) <= bus.newest:
+            if instance == bus.instance and _SEQUENCE.fullmatch(number) and int(number) <= bus.newest:
                 return int(number), 0
             return 0, 0  # another life of this agent: everything that this one still has
         return bus.newest, 0
+
+
+def _bound_buffer(request: web.Request) -> None:
+    """Keep the kernel from storing megabytes for a reader that does not read."""
+    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+    if sock is not None:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
 
 def _frame(ident: str | None, name: str, data: bytes) -> bytes:
