@@ -178,7 +178,7 @@ def _cluster_text(shipped: Path, home: Home, first_port: int | None) -> str:
         try:
             check_families({str(n): int(p) for n, (_, p) in enumerate(_PORT.findall(text))})
         except RegistryError as error:
-            raise FoundationError(f"--ports {first_port} does not do: {error}") from None
+            raise RegistryError(f"--ports {first_port} does not do: {error}") from None
     if any(Secrets(home).get(provider, API_KEY) for provider in PROVIDERS):
         text = _PROFILE.sub('profile = "live"', text)
     return text

@@ -72,7 +72,7 @@ def add_agent(
 @shared_options
 @pass_invocation
 def remove_agent(call: Invocation, name: str) -> None:
-    """Stop an agent, forget its token and move its folders to the home's trash.
+    """Stop an agent, delete its token and secrets, and move its folders to the home's trash.
 
     \b
     Example:

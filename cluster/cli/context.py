@@ -169,10 +169,12 @@ def classify(error: AtomizerError) -> tuple[int, str]:
     if isinstance(error, DecodeError):
         return exits.CONFIG, "bad_config"
     kind = type(error).__name__
-    if kind in ("SupervisorDown", "SupervisorError"):
+    if kind in ("SupervisorDown", "SupervisorHung"):
         return exits.UNREACHABLE, "supervisor"
     if kind in ("RegistryError", "MembershipError"):
         return exits.USAGE, "bad_agent"
+    if kind == "FoundationError":
+        return exits.CONFIG, "file"
     words = {"ConfigError": "bad_config", "HomeError": "no_home", "SecretError": "no_secret"}
     if kind in words:
         return exits.CONFIG, words[kind]

@@ -12,7 +12,7 @@ from cluster.cli.context import CommandFailure, Invocation, pass_invocation, sha
 if TYPE_CHECKING:
     from cluster.supervisors.supervisor import ChildState
 
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 """How long `start` waits for the agents to answer."""
 
 

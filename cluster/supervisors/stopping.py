@@ -11,7 +11,7 @@ import msgspec
 
 from cluster.supervisors import processes
 from cluster.supervisors.records import Desired, load_desired, load_records, save_desired, save_record
-from cluster.supervisors.supervisor import LOCK, SupervisorClient, SupervisorDown, SupervisorError
+from cluster.supervisors.supervisor import LOCK, SupervisorClient, SupervisorDown, SupervisorError, SupervisorHung
 from runtime.home import Home
 
 DRAIN_SECONDS = 20.0
@@ -33,7 +33,7 @@ def stop_everything(home: Home) -> Ended:
         client.shutdown()
     except SupervisorDown:
         agents = _without_supervisor(home) or agents
-    except SupervisorError:
+    except SupervisorHung:
         _kill_holder(home)
         agents = _without_supervisor(home) or agents
     return Ended(agents=agents, leftovers=processes.sweep(home))

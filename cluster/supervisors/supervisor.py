@@ -33,11 +33,15 @@ REVIVE_SECONDS = 10.0
 
 
 class SupervisorError(AtomizerError):
-    """The supervisor refused, or nobody answers; the message says what to do."""
+    """The supervisor refused, or cannot be asked; the message says what to do."""
 
 
 class SupervisorDown(SupervisorError):
     """No supervisor answers on this home's socket."""
+
+
+class SupervisorHung(SupervisorError):
+    """A supervisor lives and does not answer."""
 
 
 class ChildState(msgspec.Struct, kw_only=True):
@@ -139,7 +143,7 @@ class SupervisorClient:
                 if self.alive():
                     return True
                 time.sleep(0.02)
-        raise SupervisorError(f"the supervisor did not come up; its last words are in {self.home.run / LOG}")
+        raise SupervisorDown(f"the supervisor did not come up; its last words are in {self.home.run / LOG}")
 
     def _launch(self) -> None:
         from cluster.supervisors.launch import clean
@@ -177,7 +181,9 @@ class SupervisorClient:
                     raise SupervisorDown("the supervisor died while it was asked; try again")
                 data += chunk
         except TimeoutError:
-            raise SupervisorError(f"the supervisor does not answer; see {self.home.run / LOG}") from None
+            raise SupervisorHung(
+                f"the supervisor does not answer; `atomizer stop` ends it (its log: {self.home.run / LOG})"
+            ) from None
         except OSError as error:
             raise SupervisorDown(f"the supervisor hung up ({error})") from None
         answer = msgspec.json.decode(data, type=Answer)
@@ -194,7 +200,9 @@ class SupervisorClient:
                 with short_path(self.home) as path:
                     stream.connect(path)
             except TimeoutError:
-                raise SupervisorError(f"the supervisor does not answer; see {self.home.run / LOG}") from None
+                raise SupervisorHung(
+                    f"the supervisor does not answer; `atomizer stop` ends it (its log: {self.home.run / LOG})"
+                ) from None
             except OSError:
                 raise SupervisorDown("no supervisor is running; `atomizer start` starts it") from None
             yield stream

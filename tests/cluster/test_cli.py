@@ -110,8 +110,8 @@ def test_logs_follow_shows_new_lines(shared_cluster: ClusterHome) -> None:
     )
     killer = threading.Timer(20, follow.kill)
     killer.start()
+    assert follow.stdout is not None
     try:
-        assert follow.stdout is not None
         follow.stdout.readline()  # the newest of before: it has begun to look
         run = shared_cluster.json("delegate", "webster", "status", "--wait")["runId"]
         while (line := json.loads(follow.stdout.readline()))["runId"] != run:

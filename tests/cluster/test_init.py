@@ -66,7 +66,7 @@ def test_ports_moves_every_family(tmp_path: Path) -> None:
 
 def test_ports_out_of_range_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     done = _init(tmp_path / "home", "--ports", "32760")
-    assert done.returncode != 0
+    assert done.returncode == 2
     assert "32767" in done.stderr
     assert not (tmp_path / "home").exists()
 
@@ -97,7 +97,7 @@ def test_a_disk_that_cannot_be_written_is_said_and_nothing_is_left(tmp_path: Pat
     code, *left = done.stdout.splitlines()
     assert word in done.stderr
     assert done.stderr.count("\n") == 1
-    assert int(code) != 0
+    assert int(code) == 78
     assert left == [str(tmp_path)]
 
 
