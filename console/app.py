@@ -104,10 +104,9 @@ class ConsoleApp(App[None]):
         self.set_interval(SNAPSHOT_SECONDS, self._save)
         self.run_worker(self._watch_cluster(), group="watch")
 
-    async def on_unmount(self) -> None:
+    def on_unmount(self) -> None:
         self._closing = True
         self._save()
-        await self.feed.close()
 
     def _save(self) -> None:
         snapshot.save(self.cluster.home, [a.status for a in self.store.agents.values() if a.status])

@@ -1,68 +1,54 @@
 """What the gateways say, put into the store: one reader per agent, which reconnects for ever.
 
-aiohttp is imported only when the first reader starts, in a thread, so that the first paint never waits for it.
+The HTTP client is imported only when the first reader starts: the first paint never waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
+import contextlib
 import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from console.store import Store
 from protocols.errors import AtomizerError, ProtocolError, Unreachable
-from protocols.events import GapEvent, HelloEvent
+from protocols.events import Event, GapEvent, HelloEvent
 
 if TYPE_CHECKING:
-    import aiohttp
-
-    from protocols.client import GatewayClient
+    from console.wire import AgentClient
 
 FIRST_DELAY = 1.0
 LONGEST_DELAY = 15.0
 """Seconds between tries to reach a gateway: up to the first, doubling, up to the longest; full jitter."""
-CONNECT_SECONDS = 5.0
 HISTORY_LINES = 200
 HURRY_SECONDS = 20.0
 
 
 class Feed:
-    """Reads all gateways. `read(name)` is one agent's reader, run as a task by the app; `close` at the end."""
+    """Reads all gateways. `read(name)` is one agent's reader, run as a task by the app."""
 
     def __init__(self, store: Store, token: str, jitter: Callable[[float, float], float] = random.uniform) -> None:
         self._store = store
         self._token = token
         self._jitter = jitter
-        self._session: aiohttp.ClientSession | None = None
-        self._client_type: type[GatewayClient] | None = None
-        self._opening = asyncio.Lock()
         self._nudges: dict[str, asyncio.Event] = {}
         self._last_ids: dict[str, str] = {}
         self._heard: set[str] = set()
         self._hurry: dict[str, float] = {}
 
-    async def client(self, name: str) -> GatewayClient:
+    def client(self, name: str) -> AgentClient:
         """A client of one agent's gateway."""
-        async with self._opening:
-            if self._client_type is None or self._session is None:
-                module = await asyncio.to_thread(importlib.import_module, "protocols.client")
-                self._client_type = module.GatewayClient
-                web = importlib.import_module("aiohttp")
-                self._session = web.ClientSession(connector=web.TCPConnector(limit=0))
+        from console.wire import AgentClient
+
         agent = self._store.agents[name]
-        return self._client_type(self._session, agent.port, self._token, agent.host, CONNECT_SECONDS)
+        return AgentClient(agent.port, self._token, agent.host)
 
     def nudge(self, name: str) -> None:
         """Try `name` again now instead of after the delay, and often for a while: it is about to come up."""
         self._hurry[name] = self._store.clock() + HURRY_SECONDS
         if name in self._nudges:
             self._nudges[name].set()
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
 
     async def read(self, name: str) -> None:
         """Follow one gateway until the agent is removed from the store or the task is cancelled."""
@@ -77,7 +63,7 @@ class Feed:
             except Unreachable as gone:
                 agent = self._store.agents.get(name)
                 failures = 0 if agent is None or agent.live else failures + 1
-                self._store.lost(name, _reason(str(gone)))
+                self._store.lost(name, str(gone))
             ceiling = min(LONGEST_DELAY, FIRST_DELAY * 2 ** min(failures, 5))
             agent = self._store.agents.get(name)
             if agent and not agent.enabled:
@@ -93,7 +79,7 @@ class Feed:
 
     async def catch_up(self, name: str) -> None:
         """Read what the stream does not repeat: the status, the last runs, what waits for an answer."""
-        client = await self.client(name)
+        client = self.client(name)
         status = await client.status()
         if status.agent != name:
             raise ProtocolError(421, "wrong_agent", f"port {status.port} belongs to {status.agent}, not to {name}")
@@ -103,23 +89,22 @@ class Feed:
         self._store.set_approvals(name, (await client.approvals()).approvals)
 
     async def _follow(self, name: str) -> None:
-        client = await self.client(name)
-        async for ident, event in client.events(self._last_ids.get(name)):
-            if ident:
-                self._last_ids[name] = ident
-            if isinstance(event, HelloEvent) and event.agent != name:
-                raise ProtocolError(421, "wrong_agent", f"this port belongs to {event.agent}, not to {name}")
-            self._store.apply(event)
-            if isinstance(event, HelloEvent | GapEvent):
-                await self.catch_up(name)
-                if name not in self._heard:
-                    self._heard.add(name)
-                    try:
-                        self._store.history(name, (await client.logs(limit=HISTORY_LINES)).lines)
-                    except AtomizerError as error:
-                        self._store.note(name, "warning", f"earlier log lines cannot be read: {error}")
+        client = self.client(name)
+        async with contextlib.aclosing(client.events(self._last_ids.get(name))) as events:
+            async for ident, event in events:
+                await self._take(name, client, ident, event)
 
-
-def _reason(text: str) -> str:
-    """`http://127.0.0.1:18828: connection refused` without the address, which the row shows already."""
-    return text.partition(": ")[2] or text if text.startswith("http://") else text
+    async def _take(self, name: str, client: AgentClient, ident: str | None, event: Event) -> None:
+        if ident:
+            self._last_ids[name] = ident
+        if isinstance(event, HelloEvent) and event.agent != name:
+            raise ProtocolError(421, "wrong_agent", f"this port belongs to {event.agent}, not to {name}")
+        self._store.apply(event)
+        if isinstance(event, HelloEvent | GapEvent):
+            await self.catch_up(name)
+            if name not in self._heard:
+                self._heard.add(name)
+                try:
+                    self._store.history(name, (await client.logs(limit=HISTORY_LINES)).lines)
+                except AtomizerError as error:
+                    self._store.note(name, "warning", f"earlier log lines cannot be read: {error}")

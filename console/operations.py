@@ -21,7 +21,7 @@ from protocols.hooks import AgentHook
 from protocols.runs import Run, one_line
 
 if TYPE_CHECKING:
-    from protocols.client import GatewayClient
+    from console.wire import AgentClient
 
 T = TypeVar("T")
 
@@ -50,21 +50,21 @@ class Operations:
 
     async def read_run(self, agent: str, run_id: str) -> Run:
         """The run in full; raises ProtocolError or Unreachable."""
-        return await (await self._feed.client(agent)).run(run_id)
+        return await self._feed.client(agent).run(run_id)
 
     async def delegate(self, agent: str, message: str, key: str, deliver: bool) -> Write:
         """Give `agent` work. The same `key` again gives the same run, so a person may safely try twice."""
         hook = AgentHook(message=message, name="Console", deliver=deliver, idempotency_key=key)
         label = f"delegate: {one_line(message, 60)}"
 
-        async def send(client: GatewayClient) -> tuple[WriteState, str, str | None]:
+        async def send(client: AgentClient) -> tuple[WriteState, str, str | None]:
             accepted = await client.delegate(hook)
             return WriteState.ACCEPTED, f"{accepted.run_id} {accepted.status}", accepted.run_id
 
         return await self._write(agent, label, send, key)
 
     async def set_model(self, agent: str, model: str | None, undoing: bool = False) -> Write:
-        async def send(client: GatewayClient) -> tuple[WriteState, str, str | None]:
+        async def send(client: AgentClient) -> tuple[WriteState, str, str | None]:
             changed = await client.set_model(model)
             if not undoing:
                 self.undos.append(Undo(f"model of {agent} back to {changed.previous}", agent, changed.undo))
@@ -75,7 +75,7 @@ class Operations:
     async def set_heartbeat(self, agent: str, change: HeartbeatChange, undoing: bool = False) -> Write:
         known = self._store.agents[agent].status
 
-        async def send(client: GatewayClient) -> tuple[WriteState, str, str | None]:
+        async def send(client: AgentClient) -> tuple[WriteState, str, str | None]:
             acted = await client.set_heartbeat(change)
             if known and not undoing:
                 before = HeartbeatChange(
@@ -87,13 +87,13 @@ class Operations:
         return await self._write(agent, "heartbeat", send)
 
     async def beat_now(self, agent: str) -> Write:
-        async def send(client: GatewayClient) -> tuple[WriteState, str, str | None]:
+        async def send(client: AgentClient) -> tuple[WriteState, str, str | None]:
             return WriteState.DONE, (await client.beat_now()).outcome, None
 
         return await self._write(agent, "heartbeat now", send)
 
     async def cancel(self, agent: str, run_id: str) -> Write:
-        async def send(client: GatewayClient) -> tuple[WriteState, str, str | None]:
+        async def send(client: AgentClient) -> tuple[WriteState, str, str | None]:
             return WriteState.DONE, (await client.cancel(run_id)).outcome, None
 
         return await self._write(agent, f"cancel {run_id}", send)
@@ -101,7 +101,7 @@ class Operations:
     async def answer(self, approval: Approval, approve: bool, reason: str) -> Write:
         """Answer a question; a 409 means that it changed meanwhile, and it is read again."""
 
-        async def send(client: GatewayClient) -> tuple[WriteState, str, str | None]:
+        async def send(client: AgentClient) -> tuple[WriteState, str, str | None]:
             acted = await client.answer(approval.id, "approve" if approve else "reject", approval.revision, reason)
             return WriteState.DONE, acted.outcome, None
 
@@ -159,13 +159,13 @@ class Operations:
         self,
         agent: str,
         label: str,
-        send: Callable[[GatewayClient], Awaitable[tuple[WriteState, str, str | None]]],
+        send: Callable[[AgentClient], Awaitable[tuple[WriteState, str, str | None]]],
         key: str | None = None,
     ) -> Write:
         self._check()
         write = self._begin(agent, label, key)
         try:
-            state, detail, run_id = await send(await self._feed.client(agent))
+            state, detail, run_id = await send(self._feed.client(agent))
             write = msgspec.structs.replace(write, state=state, detail=detail, run_id=run_id)
         except ProtocolError as refused:
             write = msgspec.structs.replace(write, state=WriteState.REFUSED, detail=refused.message)

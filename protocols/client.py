@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
-from protocols.approvals import ApprovalAnswer, ApprovalList
 from protocols.ask import refusal
 from protocols.control import (
     Acted,
@@ -91,16 +90,6 @@ class GatewayClient:
 
     async def logs(self, limit: int = 200, level: str = "info") -> LogList:
         return await self._call("GET", f"/logs?limit={limit}&level={level}", LogList)
-
-    async def approvals(self) -> ApprovalList:
-        return await self._call("GET", "/approvals", ApprovalList)
-
-    async def answer(
-        self, approval_id: str, decision: Literal["approve", "reject"], revision: int, reason: str = ""
-    ) -> Acted:
-        """Answer a question; a `revision` that is no longer current is refused with 409."""
-        body = ApprovalAnswer(decision=decision, revision=revision, reason=reason)
-        return await self._call("POST", f"/approvals/{quote(approval_id, safe='')}", Acted, body)
 
     async def sessions(self) -> SessionList:
         return await self._call("GET", "/sessions", SessionList)

@@ -84,7 +84,7 @@ class FleetScreen(AgentKeys, LogKeys):
         return agent_lines(store.agents[name], runs, store.deltas, store.clock(), width, full=False)
 
     def on_line_list_moved(self, event: LineList.Moved) -> None:
-        self.detail.scroll_to(y=0, animate=False, immediate=True)
+        self.detail.scroll_to(y=0, animate=False, immediate=True, force=True)
         self._show_detail()
 
     def on_line_list_chosen(self) -> None:

@@ -95,7 +95,7 @@ class LinePane(ScrollView, can_focus=True):
     # moving, by the keys of the scope `lists`
 
     def move(self, lines: int) -> None:
-        self.scroll_relative(y=lines, animate=False, immediate=True)
+        self.scroll_relative(y=lines, animate=False, immediate=True, force=True)
 
     @property
     def page(self) -> int:
@@ -103,7 +103,7 @@ class LinePane(ScrollView, can_focus=True):
         return max(1, self.size.height - self.heads - 1)
 
     def move_to_end(self, last: bool) -> None:
-        self.scroll_to(y=self.max_scroll_y if last else 0, animate=False, immediate=True)
+        self.scroll_to(y=self.max_scroll_y if last else 0, animate=False, immediate=True, force=True)
 
     def text_lines(self) -> list[str]:
         """What is shown, as plain text, for copying and for tests."""
@@ -211,9 +211,9 @@ class LineList(LinePane):
     def _show_cursor(self) -> None:
         top, rows = round(self.scroll_y), max(1, self.size.height - self.heads)
         if self.cursor < top:
-            self.scroll_to(y=self.cursor, animate=False, immediate=True)
+            self.scroll_to(y=self.cursor, animate=False, immediate=True, force=True)
         elif self.cursor >= top + rows:
-            self.scroll_to(y=self.cursor - rows + 1, animate=False, immediate=True)
+            self.scroll_to(y=self.cursor - rows + 1, animate=False, immediate=True, force=True)
 
     def on_resize(self) -> None:
         self._show_cursor()

@@ -94,13 +94,13 @@ class LogView(LinePane):
         self.resized()
         if self.following:
             self._fresh = 0
-            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True, force=True)
             self.refresh()
             return
         if not whole:
             self._fresh += added
         if gone:
-            self.scroll_to(y=max(0, round(self.scroll_y) - gone), animate=False, immediate=True)
+            self.scroll_to(y=max(0, round(self.scroll_y) - gone), animate=False, immediate=True, force=True)
         if whole or gone:
             self.refresh()
         else:
@@ -185,7 +185,7 @@ class LogView(LinePane):
         if on:
             self._fresh = 0
             self._hit = None
-            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True, force=True)
         self.refresh()
 
     def move_to_end(self, last: bool) -> None:
@@ -217,7 +217,7 @@ class LogView(LinePane):
         self._hit = self._rows[target][0]
         self.following = False
         middle = max(0, target - self.page // 2)
-        self.scroll_to(y=min(middle, self.max_scroll_y), animate=False, immediate=True)
+        self.scroll_to(y=min(middle, self.max_scroll_y), animate=False, immediate=True, force=True)
         self.refresh()
         return True
 
@@ -225,7 +225,7 @@ class LogView(LinePane):
         if self.wrapped:
             self.reset()
         elif self.following:
-            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+            self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True, force=True)
 
 
 def _highlight(text: str, spans: list[tuple[int, int]], style: str) -> list[tuple[str, str]]:

@@ -351,7 +351,9 @@ class TestHygiene:
             ("console.store", ("textual", "rich", "aiohttp")),
             ("console.actions", ("textual", "rich")),
             ("console.__main__", ("textual", "msgspec")),
+            ("console.wire", ("aiohttp", "textual")),
             ("console.app", ("aiohttp", "gateway", "anthropic", "google", "dbos", "discord", "cluster")),
+            ("console.app", ("console.wire", "console.dialogs.delegate", "http.client")),
         ],
     )
     def test_what_is_not_imported(self, imports: str, forbidden: tuple[str, ...]) -> None:
