@@ -81,6 +81,8 @@ class Call:
             data = await request.read()
         except web.HTTPRequestEntityTooLarge:
             raise _too_large(source) from None
+        except web.RequestPayloadError:
+            raise ProtocolError(400, "bad_request", f"{source}: the body does not unpack as its headers say") from None
         try:
             return decode_json(data, kind, source)
         except DecodeError as error:
@@ -185,7 +187,7 @@ def _edge(auth: Auth, allowed_hosts: Callable[[], Iterable[str]]) -> Any:
         except web.HTTPException as error:
             response = error_response(ProtocolError(error.status, "refused", error.reason))
         except ConnectionResetError:
-            raise
+            response = web.Response(status=400)  # they hung up: nobody reads it, and nothing of ours failed
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = error_response(
