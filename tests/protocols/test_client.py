@@ -51,9 +51,9 @@ class TestCalls:
     async def test_a_refusal_keeps_status_code_and_message(self, server: Standin, client: GatewayClient) -> None:
         server.answer(409, b'{"ok":false,"error":{"code":"stale","message":"the revision is 3"}}')
         with pytest.raises(ProtocolError) as caught:
-            await client.answer("q/1", "approve", 2)
+            await client.cancel("run-1/x")
         assert (caught.value.status, caught.value.code) == (409, "stale")
-        assert server.requests[0].startswith(b"POST /approvals/q%2F1 HTTP")
+        assert server.requests[0].startswith(b"POST /hooks/runs/run-1%2Fx/cancel HTTP")
 
     async def test_a_stranger_is_no_gateway(self, server: Standin, client: GatewayClient) -> None:
         server.answer(200, b"<html>", "text/html")
