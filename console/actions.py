@@ -181,7 +181,8 @@ ACTIONS: tuple[Action, ...] = (
            why_disabled=_need_undo),
     Action("zoom", ("z",), "Zoom", "Give the pane with the focus the whole screen, and back.", _A),
     Action("copy", ("y",), "Copy", "Copy what is under the cursor, through the terminal (OSC 52) and tmux.", _A),
-    Action("back", ("escape",), "Back", "Clear the filter, then the marks, then go back one screen.", _A),
+    Action("back", ("escape",), "Back", "Clear the filter, then the marks, then go back one screen.", _A,
+           footer=True),
     Action("quit", ("q",), "Quit", "Leave the console; the agents go on.", _A, footer=True),
 )  # fmt: skip
 

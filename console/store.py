@@ -311,7 +311,7 @@ class Store:
         if known == run:
             return
         self.runs[run.run_id] = run
-        if run.state is RunState.QUEUED or run.state.ended:
+        if run.state is RunState.QUEUED or (run.state.ended and run.state is not RunState.SUCCEEDED):
             self.deltas.pop(run.run_id, None)
         self._changes.runs.add(run.run_id)
         self._touch(run.agent)
@@ -341,6 +341,10 @@ class Store:
         self._changes.writes = True
         level = {WriteState.REFUSED: "error", WriteState.UNKNOWN: "warning"}.get(write.state, "info")
         self.note(write.agent, level, f"console: {write.label}: {write.state.value}{_tail(write.detail)}", write.run_id)
+        run = self.runs.get(write.run_id or "")
+        if run and write.state is WriteState.ACCEPTED:  # its end may have been told before its acceptance
+            self._changes.runs.add(run.run_id)
+            self._follow_write(run)
 
     def note(self, agent: str, level: str, text: str, run_id: str | None = None) -> None:
         """A log line of the console's own."""

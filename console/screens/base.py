@@ -28,6 +28,8 @@ class ConsoleScreen(Screen[None]):
     scopes: ClassVar[tuple[Scope, ...]] = (Scope.LISTS,)
     without: ClassVar[frozenset[str]] = frozenset()
     """Actions of the scopes that make no sense here."""
+    without_footer: ClassVar[frozenset[str]] = frozenset()
+    """Actions that its footer need not show."""
     hint: ClassVar[str] = ""
     """Shown above the footer while nothing was done yet."""
 
@@ -41,7 +43,9 @@ class ConsoleScreen(Screen[None]):
                 binding = Binding(key, f"app.perform({action.id!r})", action.label, show=False)
                 self._bindings.key_to_bindings[key] = [binding]
         here = [*self.actions, *allowed(Scope.ANYWHERE, read_only=read_only)]
-        self.footer_actions = sorted((a for a in here if a.footer), key=ACTIONS.index)
+        self.footer_actions = sorted(
+            (a for a in here if a.footer and a.id not in self.without_footer), key=ACTIONS.index
+        )
 
     def compose(self) -> ComposeResult:
         yield Bar(id="status")

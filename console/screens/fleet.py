@@ -25,6 +25,7 @@ class FleetScreen(AgentKeys, LogKeys):
     """Table, detail pane and log."""
 
     scopes: ClassVar[tuple[Scope, ...]] = (Scope.LOGS, Scope.LISTS, Scope.FLEET)
+    without_footer = frozenset({"back"})
     hint = "`d` gives the agent under the cursor work; `?` shows every key"
 
     def panes(self) -> Iterator[Widget]:

@@ -64,7 +64,7 @@ def agent_lines(
         lines += field("last error", status.last_error, width, "warn")
     if status.dead_letters:
         lines += field("undelivered", f"{status.dead_letters} dead letters", width, "warn")
-    lines += _runs(runs, deltas, now, width, 12 if full else 5)
+    lines += _runs(runs, deltas, now, width, 12 if full else 4, 30 if full else 12)
     if full:
         lines += _more(status, width)
     return lines
@@ -113,7 +113,9 @@ def _heartbeat(status: AgentStatus, now: float, width: int) -> list[Segments]:
     return field("heartbeat", text, width, "warn" if beat.state in ("overdue", "paused") else "")
 
 
-def _runs(runs: list[RunSummary], deltas: dict[str, str], now: float, width: int, limit: int) -> list[Segments]:
+def _runs(
+    runs: list[RunSummary], deltas: dict[str, str], now: float, width: int, limit: int, room: int
+) -> list[Segments]:
     lines = heading("RUNS" + ("" if runs else "  none yet; `d` gives it one"), width)
     for run in runs[:limit]:
         lines.append(run_row(run, now, width, agent=False))
@@ -122,7 +124,9 @@ def _runs(runs: list[RunSummary], deltas: dict[str, str], now: float, width: int
         text = deltas.get(run.run_id) or run.reason or run.preview
         if text:
             lines.append(())
-            lines += wrap(text[-600:], width - 2, "", " ")[-8:]
+            shown = text[:1500] if run.state.ended else text[-1500:]
+            answer = wrap(shown, width - 2, "", " ")
+            lines += answer[:room] if run.state.ended else answer[-room:]
     return lines
 
 
@@ -209,7 +213,7 @@ def _run_facts(run: Run, now: float, width: int) -> list[Segments]:
         lines += field("delivery", run.delivery.status + target + detail, width, style)
     words = {True: "yes", False: "no", None: "not known"}
     if run.facts:
-        lines += field("verified", ", ".join(f"{name}: {words[value]}" for name, value in run.facts.items()), width)
+        lines += field("facts", ", ".join(f"{name}: {words[value]}" for name, value in run.facts.items()), width)
     lines += field("session", run.session_key, width)
     if run.attempts > 1:
         lines += field("attempts", f"{run.attempts} (it went on after a restart)", width)

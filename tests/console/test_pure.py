@@ -149,6 +149,14 @@ class TestRunsAndWrites:
         store.apply(RunEvent(at=0, agent="webster", run=msgspec.structs.replace(run, state=RunState.SUCCEEDED)))
         assert store.writes["k"].state is WriteState.DONE
 
+    def test_it_is_done_as_well_if_the_run_ended_before_the_answer_came(self, store: Store) -> None:
+        run = make_run("webster", state=RunState.SUCCEEDED)
+        store.apply(RunEvent(at=0, agent="webster", run=run))
+        store.take()
+        store.write(Write("k", "webster", "delegate", WriteState.ACCEPTED, 0.0, run_id=run.run_id))
+        assert store.writes["k"].state is WriteState.DONE
+        assert run.run_id in store.take().runs
+
     def test_ended_runs_are_forgotten_first_and_their_number_is_bounded(self, store: Store) -> None:
         living = make_run("webster", created_at=0.0, state=RunState.RUNNING)
         store.add_run(living)
