@@ -233,8 +233,8 @@ class ConsoleApp(App[None]):
         self.clear_notifications()
         self.notify(text, severity=severity, timeout=5 if severity == "information" else 10, markup=False)
 
-    def hint(self) -> str:
-        """What the operator should know before anything else."""
+    def trouble(self) -> str:
+        """What the operator should know before anything else, or an empty text."""
         return REVIVE if self.store.supervisor is False else ""
 
     def do_quit(self) -> None:

@@ -19,6 +19,8 @@ from console.widgets.lines import LinePane
 if TYPE_CHECKING:
     from console.app import ConsoleApp
 
+TROUBLE_WAITS = 8.0
+"""Seconds that the outcome of a write stays on screen before trouble takes its line."""
 TOO_SMALL = "too small: the console needs 60x15"
 
 
@@ -112,7 +114,11 @@ class ConsoleScreen(Screen[None]):
         self.query_one("#status", Bar).set(
             status_segments(totals, app.host, width, store.clock(), app.read_only, store.supervisor)
         )
-        self.query_one("#writes", Bar).set(write_segments(store.recent_writes(), app.hint() or self.hint))
+        writes, trouble = store.recent_writes(), app.trouble()
+        if trouble and not (writes and store.clock() - writes[0].at < TROUBLE_WAITS):
+            self.query_one("#writes", Bar).set(((" " + trouble, "bad"),))
+        else:
+            self.query_one("#writes", Bar).set(write_segments(writes, self.hint))
         self.query_one("#footer", Bar).set(footer_segments(self.footer_actions, width, totals.gates))
         words = " ".join(f"{count} {word}" for word, count in totals.words.items())
         self.query_one("#too-small", Bar).set(((f" {TOO_SMALL} | {words}", "warn"),))
