@@ -172,9 +172,13 @@ class Overrides(_Table):
     """instances/<agent>/overrides.toml: written by the program, in force above the human files."""
 
     enabled: bool | None = None
+    """Started by `atomizer up`, above what cluster.toml says."""
     model: str | None = None
+    """The model to ask, in place of the configured one and of the profile's."""
     heartbeat_enabled: bool | None = None
+    """Whether it beats."""
     heartbeat_every_seconds: float | None = None
+    """Seconds between two beats."""
 
 
 class Placements(_Table):
