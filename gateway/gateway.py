@@ -33,7 +33,7 @@ from gateway.effects import effect_handlers
 from gateway.exclusive import listen, only_process
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
-from gateway.ledger.records import ClaimedRun, Ending
+from gateway.ledger.records import ClaimedRun, Ending, NewRun
 from gateway.models.models import Models
 from gateway.models.offline import OfflineProvider
 from gateway.models.provider import Request
@@ -196,6 +196,7 @@ class Gateway:
             self.models,
             self.waiters,
             authority=lambda: self.cluster.authority,
+            on_accept=self._run_accepted,
             on_change=self._run_changed,
             cancel_children=self._cancel_children,
             redact=self._redact,
@@ -300,6 +301,10 @@ class Gateway:
             ),
         )
         return await turn.run()
+
+    def _run_accepted(self, new: NewRun) -> None:
+        """Said from what was written, without reading it back: accepting is the hot path."""
+        self.bus.publish(RunEvent(at=time.time(), agent=self.agent, run=new.summary(self.agent, time.time())))
 
     def _run_changed(self, run_id: str) -> None:
         summary = self._reader.summary(run_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import time
 from enum import StrEnum
 from typing import Any
@@ -160,4 +160,4 @@ def one_line(text: str, limit: int = 200) -> str:
 
 def new_run_id() -> str:
     """A fresh id: `run-`, 11 hex digits of milliseconds, 10 random ones; an id of a later millisecond sorts later."""
-    return f"run-{int(time.time() * 1000):011x}{os.urandom(5).hex()}"
+    return f"run-{int(time.time() * 1000):011x}{random.getrandbits(40):010x}"

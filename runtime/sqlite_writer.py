@@ -27,6 +27,9 @@ _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 MAX_BATCH = 256
 """Operations that share one commit at most."""
 
+MAX_GATHER_TURNS = 8
+"""Turns of the event loop for which operations are gathered at most; a turn takes microseconds."""
+
 
 class DiskFull(StorageFull):
     """SQLite could not write: no room. Nothing of the operation was kept."""
@@ -62,7 +65,8 @@ class SqliteWriter:
         """`setup` makes the tables; it runs in a transaction of its own when the thread starts."""
         self.path = path
         self._setup = setup
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._gathered: list[_Job] = []
+        self._batches: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
         self._failure: BaseException | None = None
@@ -81,7 +85,7 @@ class SqliteWriter:
             raise self._failure
 
     async def submit(self, operation: Operation[T]) -> T:
-        """Run `operation` and return its result once it is on disk.
+        """Run `operation` and return its result once it is on disk. Always called from the same loop.
 
         Raises what the operation raised, DiskFull, or WriterClosed. Cancelling the caller does not undo it.
         """
@@ -89,7 +93,9 @@ class SqliteWriter:
             raise WriterClosed("the ledger is closed; the gateway is stopping")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        self._jobs.put(_Job(operation, loop, future))
+        if not self._gathered:
+            loop.call_soon(self._gather, loop, 0, 0)
+        self._gathered.append(_Job(operation, loop, future))
         return await future
 
     def close(self) -> None:
@@ -97,8 +103,22 @@ class SqliteWriter:
         if self._closed or self._thread is None:
             return
         self._closed = True
-        self._jobs.put(None)
+        self._hand_over()
+        self._batches.put(None)
         self._thread.join()
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, turns: int) -> None:
+        """Hand over once a turn of the loop brings nothing more: requests that arrive together share one commit."""
+        count = len(self._gathered)
+        if count > seen and turns < MAX_GATHER_TURNS:
+            loop.call_soon(self._gather, loop, count, turns + 1)
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            self._batches.put(gathered)
 
     def _main(self) -> None:
         connection: sqlite3.Connection | None = None
@@ -116,33 +136,43 @@ class SqliteWriter:
         self._ready.set()
         open_ = True
         while open_:
-            job = self._jobs.get()
             batch: list[_Job] = []
-            while True:
-                if job is None:
-                    open_ = False
+            gathered = self._batches.get()
+            while gathered is not None:
+                batch += gathered
+                if len(batch) >= MAX_BATCH or self._batches.empty():
                     break
-                batch.append(job)
-                if len(batch) >= MAX_BATCH:
-                    break
-                try:
-                    job = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
+                gathered = self._batches.get()
+            open_ = gathered is not None
             if batch:
                 self._commit(connection, batch)
                 _publish(batch)
         connection.close()
 
     def _commit(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
-        """Run a batch in one transaction. If that is lost as a whole, each operation gets one of its own."""
+        """Run a batch in one transaction: bare at first, and only if something fails with a savepoint for each.
+
+        A savepoint costs two more statements, and each statement is a chance to lose the interpreter lock to a busy
+        event loop; nearly all batches have no failure. Operations may be run again, so beginning anew is safe.
+        """
         try:
-            self._transact(connection, batch)
-        except sqlite3.Error as error:
+            connection.execute("BEGIN IMMEDIATE")
+            for job in batch:
+                job.result = job.operation(connection)
+            self._end(connection, batch)
+        except Exception as error:
             _roll_back(connection)
             if len(batch) == 1:
                 batch[0].error = _translate(error)
-                return
+            else:
+                self._commit_apart(connection, batch)
+
+    def _commit_apart(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
+        """A savepoint for each. If the transaction is lost as a whole, each operation gets one of its own."""
+        try:
+            self._transact(connection, batch)
+        except sqlite3.Error:
+            _roll_back(connection)
             for job in batch:
                 job.error = None
                 self._commit(connection, [job])
@@ -159,6 +189,9 @@ class SqliteWriter:
                 connection.execute("ROLLBACK TO op")
                 job.error = _translate(error)
             connection.execute("RELEASE op")
+        self._end(connection, batch)
+
+    def _end(self, connection: sqlite3.Connection, batch: list[_Job]) -> None:
         connection.execute("COMMIT")
         self.commits += 1
         self.operations += len(batch)

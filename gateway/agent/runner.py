@@ -73,6 +73,7 @@ class Runner:
         self._returning: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._draining = False
+        self._deadlines = reader.next_deadline() is not None
 
     @property
     def busy(self) -> bool:
@@ -87,8 +88,14 @@ class Runner:
         self.wake()
 
     def wake(self) -> None:
-        """Look at the queue again: something was accepted, ended or parked."""
+        """Look at the queue again: something ended, was parked or released."""
         self._wake.set()
+
+    def accepted(self, *, held: bool, deadline: float | None) -> None:
+        """A run was accepted; one that is held and has no deadline can wait to be looked at."""
+        self._deadlines = self._deadlines or deadline is not None
+        if not held or deadline is not None:
+            self._wake.set()
 
     async def serve(self) -> None:
         """Start queued runs until cancelled. Errors of the disk are waited out; nothing is forgotten."""
@@ -106,7 +113,7 @@ class Runner:
                 log.error("the queue waits %.0f s: %s", pause, error)
                 await asyncio.sleep(pause)
                 continue
-            deadline = self._reader.next_deadline()
+            deadline = self._reader.next_deadline() if self._deadlines else None
             timeout = None if deadline is None else max(0.01, deadline - self._clock())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
@@ -136,7 +143,7 @@ class Runner:
             await asyncio.wait(rest, timeout=5)
 
     async def _expire(self) -> None:
-        for run_id in self._reader.expired(self._clock()):
+        for run_id in self._reader.expired(self._clock()) if self._deadlines else ():
             await self.cancel(run_id, "its deadline passed before it could start")
 
     async def _fill(self) -> None:
@@ -150,6 +157,8 @@ class Runner:
                 free -= 1
         if free <= 0:
             return
+        if not self._reader.has_ready():
+            return  # a look costs far less than the writer's thread
         kept = 1 if self._limit > 1 else 0
         others = self._limit - kept - sum(1 for p in active if not p.run.people)
         claimed = await self._ledger.claim(free, max(0, others))

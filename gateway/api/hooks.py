@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import random
 import time
-import uuid
 from collections.abc import Callable
 
 from gateway.agent.heartbeat import Heartbeat
@@ -39,6 +39,7 @@ class HooksApi:
         waiters: RunWaiters,
         *,
         authority: Callable[[], Authority],
+        on_accept: Callable[[NewRun], None],
         on_change: Callable[[str], None],
         cancel_children: Callable[[str], None],
         redact: Callable[[str], str],
@@ -51,6 +52,7 @@ class HooksApi:
         self._models = models
         self._waiters = waiters
         self._authority = authority
+        self._on_accept = on_accept
         self._on_change = on_change
         self._cancel_children = cancel_children
         self._redact = redact
@@ -74,10 +76,11 @@ class HooksApi:
     async def agent(self, call: Call) -> tuple[int, AgentAccepted]:
         hook = await call.body(AgentHook)
         self._admit(call.caller, hook)
-        run_id, state, fresh = await self._ledger.accept(self._new_run(call.caller, hook))
+        new = self._new_run(call.caller, hook)
+        run_id, state, fresh = await self._ledger.accept(new)
         if fresh:
-            self._on_change(run_id)
-            self._runner.wake()
+            self._on_accept(new)
+            self._runner.accepted(held=new.held, deadline=new.deadline)
         return 202, AgentAccepted(ok=True, run_id=run_id, status=state.value, status_url=f"/hooks/runs/{run_id}")
 
     def _admit(self, caller: str, hook: AgentHook) -> None:
@@ -114,7 +117,7 @@ class HooksApi:
             name=hook.name,
             caller=caller,
             people=not by_agent,
-            session_key=hook.session_key or f"hook:{uuid.uuid4()}",
+            session_key=hook.session_key or f"hook:{_uuid4()}",
             message=self._redact(hook.message),
             options=RunOptions(
                 deliver=hook.deliver,
@@ -187,6 +190,12 @@ class HooksApi:
             raise _unknown(run_id)
         if caller not in (OPERATOR, VIEWER, self._agent, giver):
             raise ProtocolError(403, "not_yours", f"run {run_id} was given by {giver}; {caller} may not touch it")
+
+
+def _uuid4() -> str:
+    """A random UUID from the process's own generator: a name needs no entropy of the kernel's, which is slow."""
+    text = f"{random.getrandbits(128):032x}"
+    return f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{'89ab'[int(text[16], 16) & 3]}{text[17:20]}-{text[20:]}"
 
 
 def _unknown(run_id: str) -> ProtocolError:

@@ -53,15 +53,12 @@ class Ledger:
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> tuple[str, RunState, bool]:
-            if new.idempotency_key is not None:
-                row = db.execute(
-                    "SELECT id, state FROM runs WHERE caller = ? AND idempotency_key = ?",
-                    (new.caller, new.idempotency_key),
-                ).fetchone()
-                if row:
-                    return row[0], RunState(row[1]), False
-            insert_run(db, new, now)
-            return new.run_id, RunState.QUEUED, True
+            if insert_run(db, new, now):
+                return new.run_id, RunState.QUEUED, True
+            row = db.execute(
+                "SELECT id, state FROM runs WHERE caller = ? AND idempotency_key = ?", (new.caller, new.idempotency_key)
+            ).fetchone()
+            return row[0], RunState(row[1]), False
 
         return await self.writer.submit(operation)
 

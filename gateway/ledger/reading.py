@@ -113,9 +113,15 @@ class Reader:
         }
         return QueueStatus(queued=queued, running=counts.get("running", 0), waiting=counts.get("waiting", 0))
 
+    def has_ready(self) -> bool:
+        """Is there a queued run that is not held?"""
+        return self._db.execute("SELECT 1 FROM runs WHERE state = 'queued' AND held = 0 LIMIT 1").fetchone() is not None
+
     def next_deadline(self) -> float | None:
         """The nearest deadline of a run that is still queued."""
-        row = self._db.execute("SELECT min(deadline) AS d FROM runs WHERE state = 'queued'").fetchone()
+        row = self._db.execute(
+            "SELECT min(deadline) AS d FROM runs WHERE state = 'queued' AND deadline IS NOT NULL"
+        ).fetchone()
         return None if row["d"] is None else float(row["d"])
 
     def expired(self, now: float) -> list[str]:

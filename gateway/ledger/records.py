@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from protocols.hooks import Thinking
-from protocols.runs import RunError, RunSource, RunState
+from protocols.runs import RunError, RunSource, RunState, RunSummary, one_line
 
 
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,6 +39,22 @@ class NewRun(msgspec.Struct, frozen=True):
     parent_run_id: str | None = None
     depth: int = 0
     deadline: float | None = None
+
+    def summary(self, agent: str, at: float) -> RunSummary:
+        """The run as it stands when it has just been queued."""
+        return RunSummary(
+            run_id=self.run_id,
+            agent=agent,
+            state=RunState.QUEUED,
+            source=self.source,
+            name=self.name,
+            caller=self.caller,
+            session_key=self.session_key,
+            task=one_line(self.message),
+            created_at=at,
+            parent_run_id=self.parent_run_id,
+            depth=self.depth,
+        )
 
 
 class ClaimedRun(msgspec.Struct, frozen=True):

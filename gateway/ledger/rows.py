@@ -15,12 +15,13 @@ PRIORITY = {RunSource.HOOK: 0, RunSource.CHAT: 1, RunSource.SCHEDULE: 2, RunSour
 _json = msgspec.json.Encoder().encode
 
 
-def insert_run(db: sqlite3.Connection, new: NewRun, now: float) -> None:
-    """Queue a run."""
-    db.execute(
+def insert_run(db: sqlite3.Connection, new: NewRun, now: float) -> bool:
+    """Queue a run; False if its caller has used its idempotency key before, and then nothing is written."""
+    cursor = db.execute(
         "INSERT INTO runs(id, state, priority, source, name, caller, people, session_key, message, options,"
         " held, idempotency_key, parent_run_id, depth, deadline, created_at)"
-        " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT(caller, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING",
         (
             new.run_id,
             PRIORITY[new.source],
@@ -39,3 +40,4 @@ def insert_run(db: sqlite3.Connection, new: NewRun, now: float) -> None:
             now,
         ),
     )
+    return cursor.rowcount > 0

@@ -42,7 +42,9 @@ CREATE TABLE runs(
   cost_unknown INTEGER NOT NULL DEFAULT 0
 );
 CREATE UNIQUE INDEX runs_once ON runs(caller, idempotency_key) WHERE idempotency_key IS NOT NULL;
-CREATE INDEX runs_ready ON runs(attempts = 0, priority, seq) WHERE state = 'queued';
+CREATE INDEX runs_ready ON runs(attempts = 0, priority, seq) WHERE state = 'queued' AND held = 0;
+CREATE INDEX runs_held ON runs(seq) WHERE held = 1;
+CREATE INDEX runs_deadline ON runs(deadline) WHERE state = 'queued' AND deadline IS NOT NULL;
 CREATE INDEX runs_active ON runs(session_key) WHERE state IN ('running', 'waiting');
 CREATE INDEX runs_interrupted ON runs(session_key) WHERE state = 'queued' AND attempts > 0;
 CREATE INDEX runs_created ON runs(created_at);

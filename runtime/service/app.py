@@ -10,6 +10,7 @@ import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -215,6 +216,7 @@ def _check_request(request: web.Request, allowed_hosts: Callable[[], Iterable[st
         raise _too_large(f"{request.method} {request.path}")
 
 
+@lru_cache(maxsize=64)
 def _loopback(host: str) -> bool:
     if host == "localhost":
         return True
