@@ -27,6 +27,8 @@ MAX_READERS = 32
 """Connections that may follow at one time; one more gets 503."""
 SEND_BUFFER_BYTES = 64 * 1024
 """What the kernel keeps for a reader that does not read."""
+LAST_WORD_SECONDS = 0.5
+"""What a reader has to take the end of its stream; one that does not read is then cut off."""
 _BATCH = 200
 _SEQUENCE = re.compile("[0-9]{1,18}")
 
@@ -117,11 +119,19 @@ class EventStream:
         self._status = status
         self._version = version
         self._stopping = False
+        self._connections: set[asyncio.Transport] = set()
         self.readers = 0
 
     def stop(self) -> None:
+        """End every stream; called on the loop's thread."""
         self._stopping = True
         self._bus.touch()
+        if self._connections:
+            asyncio.get_running_loop().call_later(LAST_WORD_SECONDS, self._cut_off)
+
+    def _cut_off(self) -> None:
+        for connection in self._connections:
+            connection.abort()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         if self.readers >= MAX_READERS:
@@ -138,14 +148,19 @@ class EventStream:
                 "X-Accel-Buffering": "no",
             }
         )
+        connection = request.transport
+        if connection is None:  # gone already
+            return response
         self.readers += 1
+        self._connections.add(connection)
         try:
             with contextlib.suppress(ConnectionResetError, ConnectionError):
-                _bound_buffer(request)
+                _bound_buffer(connection)
                 await response.prepare(request)
                 await self._feed(response, request.headers.get("Last-Event-ID"))
         finally:
             self.readers -= 1
+            self._connections.discard(connection)
         return response
 
     async def _feed(self, response: web.StreamResponse, last_id: str | None) -> None:
@@ -194,9 +209,9 @@ class EventStream:
         return bus.newest, 0
 
 
-def _bound_buffer(request: web.Request) -> None:
+def _bound_buffer(connection: asyncio.Transport) -> None:
     """Keep the kernel from storing megabytes for a reader that does not read."""
-    sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+    sock = connection.get_extra_info("socket")
     if sock is not None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 

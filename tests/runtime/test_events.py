@@ -79,8 +79,8 @@ class Stream:
                 await asyncio.sleep(0.01)
 
 
-@pytest.fixture
-async def stream() -> AsyncIterator[Stream]:
+@contextlib.asynccontextmanager
+async def serve_stream() -> AsyncIterator[Stream]:
     connections = aiohttp.TCPConnector(limit=0)
     with Lease() as lease:
         async with aiohttp.ClientSession(connector=connections) as session:
@@ -90,6 +90,12 @@ async def stream() -> AsyncIterator[Stream]:
             async with serving(app, made.port):
                 yield made
                 made.events.stop()
+
+
+@pytest.fixture
+async def stream() -> AsyncIterator[Stream]:
+    async with serve_stream() as made:
+        yield made
 
 
 async def texts(events: AsyncIterator[tuple[str | None, Event]], count: int) -> list[str]:
@@ -260,6 +266,19 @@ class TestStopping:
         stream.events.stop()
         assert max(await asyncio.gather(*tasks)) - stopped < 1.0
         assert stream.events.readers == 0
+
+    async def test_one_that_does_not_read_holds_nobody_up(self) -> None:
+        async with serve_stream() as stream:
+            _, writer = await asyncio.open_connection("127.0.0.1", stream.port, limit=1024)
+            writer.write(b"GET /events HTTP/1.1\r\nHost: localhost\r\nX-Atomizer-Token: t\r\n\r\n")
+            await stream.count(1)
+            for _ in range(400):
+                stream.say("x" * 20_000)
+                await asyncio.sleep(0)
+            began = time.monotonic()
+        assert time.monotonic() - began < 1.5, "half a second of patience, then it is cut off"
+        assert stream.events.readers == 0
+        writer.close()
 
 
 async def _until(events: AsyncIterator[tuple[str | None, Event]], kind: type[Event]) -> AsyncIterator[Event]:

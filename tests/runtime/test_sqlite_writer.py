@@ -241,14 +241,3 @@ class TestLife:
         gate.open.set()
         assert asyncio.run(writer.submit(insert(2))) == 2
         assert stored(writer.path) == [1, 2]
-
-    def test_two_loops_are_served_at_once(self, writer: SqliteWriter) -> None:
-        async def work(first: int) -> list[int]:
-            return await asyncio.gather(*(writer.submit(insert(first + n)) for n in range(50)))
-
-        threads = [threading.Thread(target=lambda first=first: asyncio.run(work(first))) for first in (0, 100, 200)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(20)
-        assert len(stored(writer.path)) == 150
