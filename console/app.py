@@ -25,6 +25,8 @@ from console.screens.fleet import FleetScreen
 from console.store import Changes, Clock, Store, WriteState
 from console.supervision import MISSED_POLL_SECONDS, POLL_SECONDS, REVIVE, Connect, Supervision, connect_supervisor
 from console.widgets.palette import SLOW_THEME, THEME, Palette
+from protocols.errors import AtomizerError
+from protocols.runs import RunSummary
 from runtime.config import Cluster, ConfigError, load_cluster
 
 FLUSH_SECONDS = 0.25
@@ -63,7 +65,8 @@ class ConsoleApp(App[None]):
     ) -> None:
         super().__init__()
         self.register_theme(THEME)
-        self.set_reactive(App.theme, SLOW_THEME if options and options.slow else THEME.name)
+        self.set_reactive(App.theme, THEME.name)
+        self.stylesheet.set_variables(self.get_css_variables())
         self.cluster = cluster
         self.options = options or Options()
         self.read_only = self.options.read_only
@@ -90,6 +93,8 @@ class ConsoleApp(App[None]):
     # life
 
     def on_mount(self) -> None:
+        if self.options.slow:
+            self.theme = SLOW_THEME
         self.palette = Palette(self)
         if self.options.ascii:
             self.add_class("-ascii")
@@ -179,7 +184,16 @@ class ConsoleApp(App[None]):
             if write.run_id in changes.runs and write.state is WriteState.DONE:
                 run = self.store.runs[write.run_id]
                 text = run.reason or run.preview
+                self.run_worker(self._fetch_answer(run), group="answers")
                 self.tell(f"{run.agent} {run.state.value}: {text}\n`t` then enter reads it in full")
+
+    async def _fetch_answer(self, run: RunSummary) -> None:
+        """Read all of an answer that was asked for here: the event holds its beginning only."""
+        try:
+            whole = await self.operations.read_run(run.agent, run.run_id)
+        except AtomizerError:
+            return
+        self.store.answered(run.run_id, whole.text)
 
     @property
     def front(self) -> ConsoleScreen:

@@ -157,6 +157,7 @@ class Store:
         self.runs: dict[str, RunSummary] = {}
         self.approvals: dict[tuple[str, str], Approval] = {}
         self.deltas: dict[str, str] = {}
+        """Text of runs as it streams; of those delegated here the whole answer once they have ended."""
         self.writes: dict[str, Write] = {}
         self.log = LogRing()
         self.supervisor: bool | None = None
@@ -311,13 +312,17 @@ class Store:
         if known == run:
             return
         self.runs[run.run_id] = run
-        if run.state is RunState.QUEUED or (run.state.ended and run.state is not RunState.SUCCEEDED):
+        if run.state is RunState.QUEUED or run.state.ended:
             self.deltas.pop(run.run_id, None)
         self._changes.runs.add(run.run_id)
         self._touch(run.agent)
         self._follow_write(run)
         if len(self.runs) > RUN_LIMIT:
             self._forget_runs()
+
+    def answered(self, run_id: str, text: str) -> None:
+        """The whole answer of a run that has ended, in place of what had streamed."""
+        self._keep_text(run_id, text[:DELTA_LIMIT])
 
     def add_approval(self, approval: Approval) -> None:
         self.approvals[(approval.agent, approval.id)] = approval
@@ -396,12 +401,18 @@ class Store:
         self._tell()
 
     def _delta(self, event: DeltaEvent) -> None:
-        before = "" if event.reset else self.deltas.pop(event.run_id, "")
-        self.deltas.pop(event.run_id, None)
-        self.deltas[event.run_id] = (before + event.text)[-DELTA_LIMIT:]
+        run = self.runs.get(event.run_id)
+        if run and run.state.ended:
+            return
+        before = "" if event.reset else self.deltas.get(event.run_id, "")
+        self._keep_text(event.run_id, (before + event.text)[-DELTA_LIMIT:])
+
+    def _keep_text(self, run_id: str, text: str) -> None:
+        self.deltas.pop(run_id, None)
+        self.deltas[run_id] = text
         while len(self.deltas) > DELTA_RUNS:
             del self.deltas[next(iter(self.deltas))]
-        self._changes.deltas.add(event.run_id)
+        self._changes.deltas.add(run_id)
         self._tell()
 
     def _follow_write(self, run: RunSummary) -> None:

@@ -51,7 +51,7 @@ async def until(true: Callable[[], Any], what: str) -> None:
 async def take(app: ConsoleApp, pilot: Pilot[None], name: str) -> None:
     """Save what is on screen."""
     app.clear_notifications()
-    await pilot.pause(0.4)
+    await pilot.pause(1.3)
     app.flush()
     await pilot.pause(0.4)
     svg = app.export_screenshot(title="atomizer-console")

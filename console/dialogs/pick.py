@@ -77,7 +77,7 @@ class PickDialog(TypingDialog):
     def _fill(self, typed: str) -> None:
         self._shown = list(self._choices(typed))
         pane = self.query_one(PickList)
-        width = max(20, pane.size.width - 2)
+        width = max(20, pane.room - 2)
         pane.set_rows([(choice.key, self._line(choice, width)) for choice in self._shown])
         if typed:
             free = next((i for i, choice in enumerate(self._shown) if not choice.blocked), 0)

@@ -59,7 +59,7 @@ class ApprovalsScreen(ConsoleScreen):
     def _show(self) -> None:
         now = self.app.store.clock()
         pane = self.query_one(ApprovalList)
-        width = max(10, pane.size.width - 26)
+        width = max(10, pane.room - 26)
         pane.set_rows(
             [
                 (

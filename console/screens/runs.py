@@ -92,7 +92,7 @@ class RunsScreen(RunKeys):
         pane, store = self.query_one(RunList), self.app.store
         everything = store.runs_of()
         shown = [r for r in everything if self._filter.matches(f"{r.agent} {r.task} {r.run_id}", r.state.value)]
-        now, width = store.clock(), pane.size.width - 2
+        now, width = store.clock(), pane.room - 2
         count = f"{len(shown)} of {len(everything)}  filter: {self._filter.source}" if self._filter else len(everything)
         title: Segments = ((f" RUNS {count}", "head"), ("  newest first; enter reads the answer", "dim"))
         if title != pane.title:

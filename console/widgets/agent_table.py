@@ -38,7 +38,7 @@ class AgentTable(LineList):
         return self._head[place]
 
     def columns(self) -> tuple[Column, ...]:
-        width = self.size.width
+        width = self.room
         return _WIDE if width >= WIDE_FROM else _NARROW if width >= MODEL_FROM else _TINY
 
     def show(self, agents: Iterable[AgentState], now: float) -> None:
@@ -48,7 +48,7 @@ class AgentTable(LineList):
         self._agents = [a for a in everyone if self.filter.matches(row_text(a), a.word)]
         self._agents.sort(key=self._order)
         columns = self.columns()
-        rest = max(0, self.size.width - 3 - sum(width for _, width in columns))
+        rest = max(0, self.room - 3 - sum(width for _, width in columns))
         self.set_rows([(a.name, self._row(a, now, columns, rest)) for a in self._agents])
         head = self._heads(columns, len(everyone))
         if head != self._head:

@@ -56,6 +56,11 @@ class LinePane(ScrollView, can_focus=True):
 
     # drawing
 
+    @property
+    def room(self) -> int:
+        """Cells of a line, without the scroll bar."""
+        return self.scrollable_content_region.width
+
     def resized(self) -> None:
         """Tell the scroll bars how many lines there are."""
         self.virtual_size = Size(0, self.heads + self.body_count)
@@ -75,7 +80,7 @@ class LinePane(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         self.painted += 1
-        width = self.size.width
+        width = self.room
         base = self.rich_style
         if y < self.heads:
             return self._strip(self.head(y), width, base)
@@ -251,7 +256,7 @@ class Page(LinePane):
 
     def update(self) -> None:
         """Make the lines again."""
-        width = self.size.width
+        width = self.room
         if width <= 0:
             return
         lines = self._make(width)

@@ -120,7 +120,7 @@ class LogView(LinePane):
         text = line.text.replace("\n", " / ").expandtabs(4)
         if not self.wrapped:
             return [(number, line, text, True)]
-        width = max(20, self.size.width - self._margin - 1)
+        width = max(20, self.room - self._margin - 1)
         return [(number, line, piece, place == 0) for place, piece in enumerate(pieces(text, width))]
 
     @property
@@ -163,7 +163,7 @@ class LogView(LinePane):
             cells += _highlight(text, self.filter.hits(text), style)
         else:
             cells.append((text, style))
-        room = self.size.width
+        room = self.room
         if not self.wrapped and sum(cell_len(t) for t, _ in cells) > room and len(cells) > 3:
             keep = room - sum(cell_len(t) for t, _ in cells[:-1])
             if keep > 1:
