@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.decoding import decode_json, decode_toml, line_of, nearest
@@ -45,14 +45,12 @@ def refused(body: object, kind: type = AgentHook) -> DecodeError:
 
 
 class TestJson:
-    @settings(max_examples=60)
     @given(anything)
     def test_any_json_is_a_value_or_a_decode_error_of_one_line(self, body: object) -> None:
         for kind in (AgentHook, WakeHook, ChildReport):
             error = problem(lambda kind=kind: decode_json(json.dumps(body).encode(), kind, SOURCE))
             assert error is None or len(str(error).splitlines()) == 1
 
-    @settings(max_examples=60)
     @given(st.fixed_dictionaries({}, optional=dict.fromkeys(FIELDS, anything)))
     def test_a_wrong_value_is_blamed_on_a_field_that_was_sent(self, body: dict[str, object]) -> None:
         error = problem(lambda: decode_json(json.dumps({"message": "x", **body}).encode(), AgentHook, SOURCE))
@@ -168,7 +166,6 @@ class TestToml:
     def test_nesting_without_end_is_refused(self) -> None:
         self.line("a = " + "[" * 20_000)
 
-    @settings(max_examples=60)
     @given(st.text("ab=[]{}\"'.\n#1-: ", max_size=40))
     def test_any_text_is_a_value_or_one_line(self, text: str) -> None:
         error = problem(lambda: decode_toml(text, ClusterFile, "f"))

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.properties import use_small_examples
+
+use_small_examples()
+
 
 @pytest.fixture
 def tiny_disk(tmp_path: Path) -> Iterator[Path]:

@@ -161,6 +161,7 @@ class TestReading:
     ) -> None:
         monkeypatch.setattr(module, "STATUS_SECONDS", 0.2)
         times: list[float] = []
+        began = time.time()
         async with stream.reader() as events:
             for n in range(40):
                 stream.bus.touch()
@@ -172,7 +173,7 @@ class TestReading:
                     times.append(event.at)
                 elif isinstance(event, LogEvent) and event.message == "end":
                     break
-            assert 2 <= len(times) <= 4
+            assert 2 <= len(times) <= (time.time() - began) / 0.2 + 1
             assert all(later - sooner > 0.15 for sooner, later in itertools.pairwise(times))
             async with asyncio.timeout(5):
                 assert isinstance((await anext(events))[1], StatusEvent), "the last change is not forgotten"
