@@ -51,7 +51,7 @@ class ConsoleApp(App[None]):
     CSS_PATH = "console.tcss"
     ENABLE_COMMAND_PALETTE = False
     TITLE = "atomizer"
-    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (100, "-wide")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-tiny"), (60, "-narrow"), (108, "-wide")]
     VERTICAL_BREAKPOINTS = [(0, "-flat"), (15, "-short"), (30, "-tall")]
 
     def __init__(
@@ -63,9 +63,10 @@ class ConsoleApp(App[None]):
         connect: Connect = connect_supervisor,
         jitter: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        super().__init__()
+        slow = bool(options and options.slow)
+        super().__init__(ansi_color=True if slow else None)
         self.register_theme(THEME)
-        self.set_reactive(App.theme, THEME.name)
+        self.set_reactive(App.theme, SLOW_THEME if slow else THEME.name)
         self.stylesheet.set_variables(self.get_css_variables())
         self.cluster = cluster
         self.options = options or Options()
@@ -93,11 +94,11 @@ class ConsoleApp(App[None]):
     # life
 
     def on_mount(self) -> None:
-        if self.options.slow:
-            self.theme = SLOW_THEME
         self.palette = Palette(self)
         if self.options.ascii:
             self.add_class("-ascii")
+        if self.options.slow:
+            self.add_class("-slow")
         self.animation_level = "none"
         self.store.on_change = self._changed
         self.push_screen(self.fleet)

@@ -15,7 +15,7 @@ Column = tuple[str, int]
 _WIDE: tuple[Column, ...] = (("state", 11), ("agent", 15), ("port", 6), ("model", 19), ("beat", 8), ("q", 3))
 _NARROW: tuple[Column, ...] = (("state", 11), ("agent", 15), ("port", 6), ("model", 18), ("beat", 8), ("q", 3))
 _TINY: tuple[Column, ...] = (("state", 11), ("agent", 15), ("port", 6), ("beat", 8), ("q", 3))
-MODEL_FROM, WIDE_FROM = 74, 96
+MODEL_FROM, WIDE_FROM = 66, 96
 """Widths from which the model fits, and from which columns are generous."""
 
 

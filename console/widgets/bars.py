@@ -62,6 +62,8 @@ class Bar(Widget):
     def render_line(self, y: int) -> Strip:
         self.painted += 1
         base, palette = self.rich_style, self.app.palette
+        if y:
+            return Strip.blank(self.size.width, base)
         strip = Strip([Segment(text, base + palette[style]) for text, style in self.segments])
         return strip.adjust_cell_length(self.size.width, base).simplify()
 
@@ -73,6 +75,10 @@ def status_segments(
     short = width < 100
     gap = "" if short else " "
     left: list[tuple[str, str]] = [(" atomizer", "head"), (f" @{host} ", "dim")]
+    if read_only:
+        left.append(("read-only ", "warn"))
+    if supervisor is False:
+        left.append(("no supervisor ", "bad"))
     left.append((f"{totals.agents}: " if short else f" {totals.agents} agents: ", ""))
     for word in _ORDER:
         count = totals.words.get(word, 0)
@@ -93,11 +99,6 @@ def status_segments(
     if totals.profile in ("offline", "mixed"):
         left.append(("| ", "dim"))
         left.append((totals.profile + " ", "warn"))
-    if read_only:
-        left.append(("| ", "dim"))
-        left.append(("read-only ", "warn"))
-    if supervisor is False:
-        left.append(("| no supervisor ", "bad"))
     right = clock(now, seconds=False) + " "
     free = width - sum(cell_len(text) for text, _ in left) - len(right)
     if free < 0:

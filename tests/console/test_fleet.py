@@ -63,7 +63,7 @@ class TestFirstLook:
     async def test_it_fits(self, fleet: Fleet, size: tuple[int, int]) -> None:
         async with fleet.console(size) as (app, _):
             assert app.fleet.table.is_on_screen
-            assert app.fleet.detail.is_on_screen is (size[0] >= 100)
+            assert app.fleet.detail.is_on_screen is (size[0] >= 108)
             assert "? Help" in bar(app, "footer")
             assert len(bar(app, "footer")) <= size[0]
             assert all(name in table(app) for name in ("manager", "webster"))
