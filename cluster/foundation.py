@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from protocols.errors import AtomizerError
+from protocols.registry import AGENTS
 from runtime.config import ConfigError, load_placements
 from runtime.home import Home, explain_os_error, shipped_instances, write_atomic
 from runtime.secrets import API_KEY, PROVIDERS, Secrets
@@ -142,9 +143,11 @@ def _build(home: Home, build: _Builder, first_port: int | None) -> tuple[str, li
     agents = [name for name in dict.fromkeys([*names, *placements.agents]) if name not in placements.removed]
     for name in agents:
         _agent(home, build, shipped / name, name)
+    ports = _moved_ports(parsed.get("agents", {}))
     for source in sorted((shipped / "shared").rglob("*")):
         if source.is_file():
-            build.file(home.shared / source.relative_to(shipped / "shared"), source.read_bytes())
+            data = _with_ports(source.read_text(), ports) if source.suffix == ".md" else source.read_bytes()
+            build.file(home.shared / source.relative_to(shipped / "shared"), data)
     for source in sorted((shipped / "workflows").glob("*.y*ml")):
         build.file(home.root / "workflows" / source.name, source.read_bytes())
     build.folder(home.secrets, 0o700)
@@ -153,6 +156,19 @@ def _build(home: Home, build: _Builder, first_port: int | None) -> tuple[str, li
     # Last: a home is one once its cluster.toml is there.
     build.file(home.cluster_toml, text)
     return profile, agents
+
+
+def _moved_ports(agents: dict[str, dict[str, object]]) -> dict[str, str]:
+    """Shipped port -> this cluster's, for agents that listen elsewhere: the shared pages are to tell the truth."""
+    return {
+        str(entry.port): str(agents[entry.name]["port"])
+        for entry in AGENTS
+        if agents.get(entry.name, {}).get("port", entry.port) != entry.port
+    }
+
+
+def _with_ports(text: str, moved: dict[str, str]) -> str:
+    return re.sub(r"\b\d{5}\b", lambda found: moved.get(found.group(), found.group()), text)
 
 
 def _agent(home: Home, build: _Builder, shipped: Path, name: str) -> None:

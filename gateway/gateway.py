@@ -431,10 +431,13 @@ class Gateway:
     async def _maintain(self) -> None:
         """Remove what is older than the retention, a little at a time and never while runs are under way."""
         while True:
-            before = time.time() - self.config.file.limits.retention_days * 86400.0
+            limits = self.config.file.limits
+            oldest, most = time.time() - limits.retention_days * 86400.0, limits.retention_mb * 2**20
             try:
-                while not self.runner.busy and await self._ledger.prune(before):
-                    pass  # each call is a commit of its own, so others get their turn between two
+                while not self.runner.busy:  # each call is a commit of its own, so others get their turn between two
+                    before = time.time() if self._reader.size_bytes() > most else oldest
+                    if not await self._ledger.prune(before):
+                        break
             except DiskFull as error:
                 log.error("nothing was removed: %s", error)
             await asyncio.sleep(_MAINTENANCE_SECONDS)

@@ -58,19 +58,69 @@ def _entry(name: str, title: str, port: int, caps: str, on: bool = False, servic
 
 
 ROSTER: tuple[RosterEntry, ...] = (
-    _entry("manager", "Manager", 18800, "planning delegation status gatekeeping", True),
-    _entry("tech-lead", "Tech Lead", 18804, "engineering-decisions review architecture delegation", True),
-    _entry("secretary", "Secretary", 18808, "communication minutes scheduling", True),
-    _entry("auditor", "Auditor", 18812, "verification validation audit", True),
-    _entry("optimizer", "Optimizer", 18816, "optimisation doe surrogates delegation", True),
-    _entry("study-builder", "Study Builder", 18820, "study-setup configuration", True),
-    _entry("nx-expert", "NX Expert", 18824, "cad fea nx nastran", True),
-    _entry("webster", "Webster", 18828, "research retrieval materials", True),
-    _entry("post-processor", "Post-Processor", 18832, "results extraction plotting"),
-    _entry("reporter", "Reporter", 18836, "reports writing"),
-    _entry("developer", "Developer", 18840, "code tooling automation"),
-    _entry("knowledge-base", "Knowledge Base", 18844, "knowledge lessons curation"),
-    _entry("it", "IT", 18848, "infrastructure operations"),
+    _entry(
+        "manager",
+        "Manager",
+        18800,
+        "planning coordination delegation project-status prioritisation risk-tracking",
+        True,
+    ),
+    _entry(
+        "tech-lead",
+        "Tech Lead",
+        18804,
+        "technical-direction fea-methodology requirements technical-review opto-mechanics load-cases",
+        True,
+    ),
+    _entry(
+        "secretary",
+        "Secretary",
+        18808,
+        "minutes action-tracking correspondence summaries scheduling document-drafting",
+        True,
+    ),
+    _entry(
+        "auditor", "Auditor", 18812, "verification validation model-audit result-review unit-check traceability", True
+    ),
+    _entry(
+        "optimizer",
+        "Optimizer",
+        18816,
+        "optimisation doe surrogate-modelling sensitivity-analysis multi-objective trial-budgets",
+        True,
+    ),
+    _entry(
+        "study-builder",
+        "Study Builder",
+        18820,
+        "study-setup parametrisation extractor-setup configuration dry-runs",
+        True,
+    ),
+    _entry("nx-expert", "NX Expert", 18824, "nx-cad simcenter-3d nastran nx-journals meshing solver-diagnostics", True),
+    _entry(
+        "webster",
+        "Webster",
+        18828,
+        "research material-data literature-search standards supplier-data fact-checking",
+        True,
+    ),
+    _entry(
+        "post-processor",
+        "Post-Processor",
+        18832,
+        "result-extraction post-processing wavefront-error zernike-fitting plots op2-reading",
+    ),
+    _entry(
+        "reporter", "Reporter", 18836, "report-writing technical-documentation figures-and-tables executive-summaries"
+    ),
+    _entry("developer", "Developer", 18840, "python nx-open-code extractors testing code-review data-formats"),
+    _entry(
+        "knowledge-base",
+        "Knowledge Base",
+        18844,
+        "knowledge-curation lessons-learned retrieval terminology fact-sourcing",
+    ),
+    _entry("it", "IT", 18848, "infrastructure licences storage backups solver-hosts troubleshooting"),
     _entry("orchestrator", "Orchestrator", 18796, "workflows routing gates", service="orchestrator"),
     _entry("mario", "Mario", 18789, "main-instance", service="main"),
 )

@@ -149,6 +149,8 @@ class LimitsTable(_Table):
     """Least important line that is logged."""
     retention_days: Annotated[int, msgspec.Meta(ge=1)] = 90
     """Ended runs older than this are removed."""
+    retention_mb: Annotated[int, msgspec.Meta(ge=16)] = 2048
+    """Above this size of its ledger, the oldest ended runs are removed. The file itself is reused, not shrunk."""
 
 
 class InstanceDiscordTable(_Table):

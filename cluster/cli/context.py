@@ -80,7 +80,7 @@ class Invocation:
         except OSError as error:
             self.note(explain_os_error(error, "the supervisor is dead and cannot be started"))
             return False
-        self.note("the supervisor had died; it runs again and has taken its agents back")
+        self.note("the supervisor had died; it runs again and looks after its agents")
         return True
 
     def agent(self, name: str) -> AgentSpec:

@@ -208,7 +208,7 @@ def _fill(made: Row, answer: AgentStatus) -> None:
         made.notes.append(answer.config_error)
     made.notes.extend(text for text in answer.failing if text not in made.notes and text != model.reason)
     if answer.dead_letters:
-        made.notes.append(f"{answer.dead_letters} dead letters")
+        made.notes.append(f"{answer.dead_letters} dead letter{'s' * (answer.dead_letters != 1)}")
 
 
 def ago(seconds: float) -> str:

@@ -57,7 +57,7 @@ class RestartPolicy:
             return Verdict("port-taken", self._delay(), "its port is taken")
         self.exits = [at for at in self.exits if now - at < LOOP_SECONDS] + [now]
         if len(self.exits) >= LOOP_EXITS:
-            reason = f"crash loop: ended {len(self.exits)} times within {LOOP_SECONDS:g} s, last {exit_words(code)}"
+            reason = f"ended {len(self.exits)} times within {LOOP_SECONDS:g} s, last {exit_words(code)}"
             return Verdict("crash-loop", None, reason)
         return Verdict("backoff", self._delay(), f"ended {exit_words(code)}")
 

@@ -24,6 +24,8 @@ from runtime.home import sync_folder
 
 MIN_COVERAGE = 0.5
 """Share of a question's weight that a passage must hold to be an answer."""
+NEAR_BEST = 0.75
+"""Passages that score below this share of the best one are left out: they would only bury it."""
 _GENERIC_WEIGHT = 0.25
 _NUMBER_WEIGHT = 0.3
 _PHRASE_BONUS = 0.15
@@ -192,7 +194,8 @@ class Memory:
             for row in _matching(db, f'"{phrase}"'):
                 if row in scores:
                     scores[row] += _PHRASE_BONUS * weight_of_all
-        enough = {row: s for row, s in scores.items() if s >= MIN_COVERAGE * weight_of_all}
+        least = max(MIN_COVERAGE * weight_of_all, NEAR_BEST * max(scores.values(), default=0.0))
+        enough = {row: s for row, s in scores.items() if s >= least}
         ranked = sorted(enough, key=lambda row: (-round(enough[row], 6), row))[: limit * 4]
         passages = []
         for row in ranked:

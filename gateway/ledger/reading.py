@@ -223,7 +223,10 @@ class Reader:
         return str(row["reason"]) if row else ""
 
     def size_bytes(self) -> int:
-        (pages,) = self._db.execute("PRAGMA page_count").fetchone()
+        """What is used of the file; pages that removed runs left free do not count."""
+        (pages,) = self._db.execute(
+            "SELECT page_count - freelist_count FROM pragma_page_count, pragma_freelist_count"
+        ).fetchone()
         (size,) = self._db.execute("PRAGMA page_size").fetchone()
         return int(pages * size)
 
