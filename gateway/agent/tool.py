@@ -46,12 +46,31 @@ class ToolContext:
 
 
 class Tool(Protocol):
-    """One tool. `call` returns the result's text; raises ToolError."""
+    """One tool. `call` returns the result's text; raises ToolError. It is cancelled with its run: clean up then."""
 
     spec: ToolSpec
     replay: Replay
+    parallel: bool
+    """May run beside other such calls of the same answer; the others run alone, in order."""
+
+    def subject(self, arguments: dict[str, Any]) -> str:
+        """What a permission pattern is matched against and a person is shown: the command line, the path, the URL.
+
+        Never raises: arguments may be anything.
+        """
+        ...
 
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str: ...
+
+
+class BaseTool:
+    """What most tools share: they run alone, and their subject is one argument's text."""
+
+    parallel = False
+    subject_field: str | None = None
+
+    def subject(self, arguments: dict[str, Any]) -> str:
+        return str(arguments.get(self.subject_field, "")) if self.subject_field else ""
 
 
 def spec_of(name: str, description: str, arguments: type[msgspec.Struct]) -> ToolSpec:

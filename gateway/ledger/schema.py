@@ -128,7 +128,65 @@ CREATE TABLE beats(
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+_V2 = """
+ALTER TABLE runs ADD COLUMN merged_into TEXT;
+CREATE INDEX runs_merged ON runs(merged_into) WHERE merged_into IS NOT NULL;
+ALTER TABLE steps ADD COLUMN prompt_hash TEXT;
+ALTER TABLE steps ADD COLUMN volatile TEXT;
+CREATE TABLE prompts(
+  hash TEXT PRIMARY KEY,
+  text TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE approvals(
+  id TEXT PRIMARY KEY,
+  run_id TEXT NOT NULL,
+  call_key TEXT NOT NULL UNIQUE,
+  tool TEXT NOT NULL,
+  question TEXT NOT NULL,
+  detail TEXT NOT NULL,
+  state TEXT NOT NULL,
+  revision INTEGER NOT NULL DEFAULT 1,
+  created_at REAL NOT NULL,
+  expires_at REAL,
+  answered_at REAL,
+  answered_by TEXT,
+  reason TEXT NOT NULL DEFAULT ''
+) WITHOUT ROWID;
+CREATE INDEX approvals_pending ON approvals(created_at) WHERE state = 'pending';
+CREATE INDEX approvals_run ON approvals(run_id);
+CREATE TABLE schedules(
+  id TEXT PRIMARY KEY,
+  name TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  spec TEXT NOT NULL,
+  tz TEXT NOT NULL,
+  message TEXT NOT NULL,
+  session_key TEXT,
+  target TEXT,
+  missed TEXT NOT NULL,
+  enabled INTEGER NOT NULL DEFAULT 1,
+  created_by TEXT NOT NULL,
+  created_at REAL NOT NULL,
+  next_at REAL,
+  last_at REAL,
+  last_run_id TEXT
+) WITHOUT ROWID;
+CREATE INDEX schedules_due ON schedules(next_at) WHERE enabled = 1 AND next_at IS NOT NULL;
+CREATE TABLE compactions(
+  id INTEGER PRIMARY KEY,
+  session_key TEXT NOT NULL,
+  upto_seq INTEGER NOT NULL,
+  summary TEXT NOT NULL,
+  checkpoint TEXT NOT NULL,
+  tokens_before INTEGER NOT NULL,
+  tokens_after INTEGER NOT NULL,
+  at REAL NOT NULL
+);
+CREATE INDEX compactions_session ON compactions(session_key, id);
+ALTER TABLE sessions ADD COLUMN pinned TEXT NOT NULL DEFAULT '[]'
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 """Append only: a file at version n gets the scripts from n on."""
 
 

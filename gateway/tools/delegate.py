@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway.agent.peers import Peers
-from gateway.agent.tool import Replay, ToolContext, ToolError, decode_arguments, spec_of
+from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError, decode_arguments, spec_of
 from gateway.ledger.ledger import Ledger
 from protocols.client import GatewayClient
 from protocols.decoding import nearest
@@ -33,7 +33,7 @@ class DelegateArguments(msgspec.Struct, forbid_unknown_fields=True):
     timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=86400, description="Longest to wait")] = 1800
 
 
-class Delegate:
+class Delegate(BaseTool):
     """Gives a run to another agent. Replayed with the same key, so a crash never delegates twice."""
 
     spec = spec_of(
@@ -42,6 +42,8 @@ class Delegate:
         DelegateArguments,
     )
     replay = Replay.KEYED
+    parallel = True
+    subject_field = "agent"
 
     def __init__(self, peers: Peers, ledger: Ledger) -> None:
         self._peers = peers

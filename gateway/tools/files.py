@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from gateway.agent.tool import Replay, ToolContext, ToolError, decode_arguments, spec_of
+from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError, decode_arguments, spec_of
 
 MAX_FILE = 2_000_000
 """Bytes of the largest file that is read."""
@@ -45,11 +45,13 @@ class Roots:
         raise ToolError(f"{text!r} is outside your workspace; you may use files of it and of shared/")
 
 
-class ReadFile:
+class ReadFile(BaseTool):
     """Shows a text file with its line numbers."""
 
     spec = spec_of("read_file", "Read a text file of your workspace or of shared/, with line numbers.", ReadArguments)
     replay = Replay.SAFE
+    parallel = True
+    subject_field = "path"
 
     def __init__(self, roots: Roots) -> None:
         self._roots = roots

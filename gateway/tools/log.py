@@ -8,14 +8,14 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway.agent.projectlog import ProjectLog
-from gateway.agent.tool import Replay, ToolContext, ToolError, decode_arguments, spec_of
+from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError, decode_arguments, spec_of
 
 
 class LogArguments(msgspec.Struct, forbid_unknown_fields=True):
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=600, description="What was done or decided, in a line")]
 
 
-class WriteProjectLog:
+class WriteProjectLog(BaseTool):
     """Appends one line to the shared project log, once however often the call is replayed."""
 
     spec = spec_of("project_log", "Add one line to the project log that all agents and people read.", LogArguments)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway.agent.memory import Memory
-from gateway.agent.tool import Replay, ToolContext, decode_arguments, spec_of
+from gateway.agent.tool import BaseTool, Replay, ToolContext, decode_arguments, spec_of
 
 
 class SearchArguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -20,7 +20,7 @@ class WriteArguments(msgspec.Struct, forbid_unknown_fields=True):
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=4000, description="One fact worth keeping, as one line")]
 
 
-class MemorySearch:
+class MemorySearch(BaseTool):
     """Finds passages in the agent's notes and the shared knowledge, each with its `file:line`."""
 
     spec = spec_of(
@@ -29,6 +29,8 @@ class MemorySearch:
         SearchArguments,
     )
     replay = Replay.SAFE
+    parallel = True
+    subject_field = "query"
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -42,7 +44,7 @@ class MemorySearch:
         return msgspec.json.encode({"passages": passages, "unknown": found.unknown}).decode()
 
 
-class MemoryWrite:
+class MemoryWrite(BaseTool):
     """Appends one line to today's note, once however often the call is replayed."""
 
     spec = spec_of("memory_write", "Keep one fact for later: appends a line to today's memory note.", WriteArguments)

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.agent.tool import Replay, ToolContext, decode_arguments, spec_of
+from gateway.agent.tool import BaseTool, Replay, ToolContext, decode_arguments, spec_of
 from protocols.status import AgentStatus
 
 
@@ -15,11 +15,12 @@ class NoArguments(msgspec.Struct, forbid_unknown_fields=True):
     pass
 
 
-class ShowStatus:
+class ShowStatus(BaseTool):
     """Tells the agent's own model, queue, heartbeat and spending."""
 
     spec = spec_of("status", "Your own state: model, queue, heartbeat, spending today.", NoArguments)
     replay = Replay.SAFE
+    parallel = True
 
     def __init__(self, status: Callable[[], AgentStatus]) -> None:
         self._status = status
