@@ -20,9 +20,10 @@ from console import snapshot
 from console.actions import BY_ID, Scope, allowed
 from console.feed import Feed
 from console.operations import Operations
+from console.rows import Changes, WriteState
 from console.screens.base import ConsoleScreen
 from console.screens.fleet import FleetScreen
-from console.store import Changes, Clock, Store, WriteState
+from console.store import Clock, Store
 from console.supervision import MISSED_POLL_SECONDS, POLL_SECONDS, REVIVE, Connect, Supervision, connect_supervisor
 from console.widgets.palette import SLOW_THEME, THEME, Palette
 from protocols.errors import AtomizerError

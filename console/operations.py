@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from console.feed import Feed
-from console.store import Store, Write, WriteState
+from console.rows import Write, WriteState
+from console.store import Store
 from console.supervision import NoSupervisor, Supervision
 from protocols.approvals import Approval
 from protocols.control import HeartbeatChange

@@ -8,9 +8,9 @@ from typing import ClassVar
 from textual.widget import Widget
 
 from console.actions import Scope
+from console.rows import Changes
 from console.screens.targets import AgentKeys
 from console.show import Segments
-from console.store import Changes
 from console.widgets.facts import agent_lines
 from console.widgets.lines import Page
 

@@ -9,9 +9,9 @@ from textual.widget import Widget
 
 from console.actions import Scope
 from console.dialogs.line import LineDialog
+from console.rows import Changes, WriteState
 from console.screens.base import ConsoleScreen
 from console.show import Segments, clock, span
-from console.store import Changes, WriteState
 from console.widgets.facts import field
 from console.widgets.lines import LineList, Page, cut, wrap
 from protocols.approvals import Approval

@@ -11,8 +11,8 @@ from textual.screen import Screen
 from textual.widget import Widget
 
 from console.actions import ACTIONS, Scope, allowed
+from console.rows import Changes
 from console.show import Segments
-from console.store import Changes
 from console.widgets.bars import Bar, footer_segments, status_segments, write_segments
 from console.widgets.lines import LinePane
 

@@ -11,10 +11,10 @@ from textual.widget import Widget
 from console.actions import Scope
 from console.dialogs.line import LineDialog
 from console.filters import Filter
+from console.rows import Changes
 from console.screens.log_keys import LogKeys
 from console.screens.targets import AgentKeys
 from console.show import Segments
-from console.store import Changes
 from console.widgets.agent_table import SORTS, AgentTable
 from console.widgets.facts import agent_lines
 from console.widgets.lines import LineList, LinePane, Page

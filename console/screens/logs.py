@@ -8,8 +8,8 @@ from typing import ClassVar
 from textual.widget import Widget
 
 from console.actions import Scope
+from console.rows import Changes
 from console.screens.log_keys import LogKeys
-from console.store import Changes
 from console.widgets.log_view import LogView
 
 

@@ -11,9 +11,9 @@ from console.actions import Scope
 from console.dialogs.confirm import ConfirmDialog
 from console.dialogs.line import LineDialog
 from console.filters import Filter
+from console.rows import Changes, WriteState
 from console.screens.base import ConsoleScreen
 from console.show import Segments
-from console.store import Changes, WriteState
 from console.widgets.facts import run_lines, run_row
 from console.widgets.lines import LineList, Page
 from protocols.errors import AtomizerError

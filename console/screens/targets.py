@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from console.dialogs.confirm import ConfirmDialog, TypedConfirmDialog
 from console.dialogs.pick import Choice, PickDialog, fitting
+from console.rows import AgentState, Write, WriteState
 from console.screens.base import ConsoleScreen
 from console.show import plural, span
-from console.store import AgentState, Write, WriteState
 from protocols.control import HeartbeatChange
 from runtime.config import parse_duration
 

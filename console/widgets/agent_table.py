@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from console.filters import Filter
+from console.rows import AgentState
 from console.show import GLYPHS, STATE_STYLES, URGENCY, Segments, age, short_model, span
-from console.store import AgentState
 from console.widgets.lines import LineList, cut
 
 SORTS = ("port", "state", "name", "cost")

@@ -10,8 +10,8 @@ from textual.strip import Strip
 from textual.widget import Widget
 
 from console.actions import Action, key_name
+from console.rows import Totals, Write, WriteState
 from console.show import Segments, clock, money
-from console.store import Totals, Write, WriteState
 
 if TYPE_CHECKING:
     from console.app import ConsoleApp

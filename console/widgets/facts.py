@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from console.rows import AgentState
 from console.show import (
     GLYPHS,
     RUN_GLYPHS,
@@ -17,7 +18,6 @@ from console.show import (
     span,
     tokens,
 )
-from console.store import AgentState
 from console.widgets.lines import cut, wrap
 from protocols.runs import ChildRun, Run, RunSummary, Step
 from protocols.status import AgentStatus

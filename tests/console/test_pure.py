@@ -16,8 +16,9 @@ from console import clipboard
 from console.actions import ACTIONS, BY_ID, Danger, Scope, allowed, markdown_table
 from console.filters import Filter
 from console.logring import TOLERANCE, LogLine, LogRing
+from console.rows import Write, WriteState
 from console.show import GLYPHS, STATE_STYLES, URGENCY, age, money, span
-from console.store import Store, Write, WriteState
+from console.store import Store
 from protocols.events import DeltaEvent, GapEvent, HelloEvent, LogEvent, RunEvent, StatusEvent
 from protocols.runs import RunState
 from protocols.status import HeartbeatStatus

@@ -27,7 +27,7 @@ class Terminal:
         self._server = f"atomizer-test-{uuid.uuid4().hex[:8]}"
 
     async def tmux(self, *words: str) -> str:
-        environment = {k: v for k, v in os.environ.items() if k not in ("TMUX", "NO_COLOR")}
+        environment = {k: v for k, v in os.environ.items() if k not in ("TMUX", "NO_COLOR", "COLUMNS", "LINES")}
         process = await asyncio.create_subprocess_exec(
             "tmux", "-L", self._server, "-f", "/dev/null", *words,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, env=environment,

@@ -1,0 +1,116 @@
+"""What the store holds and hands out: one agent's row, one write, the sums, the changes. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from console.show import GLYPHS
+from protocols.status import AgentStatus
+
+
+class Link(StrEnum):
+    """What is known about the way to a gateway."""
+
+    UNKNOWN = "unknown"
+    """Not asked yet: what is shown is the last snapshot."""
+    LIVE = "live"
+    LOST = "lost"
+    """The stream has just ended; the next try decides."""
+    DOWN = "down"
+    DENIED = "denied"
+    """Somebody answers, but refuses us or is not this agent."""
+
+
+class AgentState(msgspec.Struct, frozen=True):
+    """One row: where the agent is, how well we hear it, and the last it said."""
+
+    name: str
+    port: int
+    host: str = "127.0.0.1"
+    enabled: bool = True
+    link: Link = Link.UNKNOWN
+    since: float = 0.0
+    """When the link was lost, Unix seconds; 0 while it is live."""
+    reason: str = ""
+    """Why it is not live."""
+    status: AgentStatus | None = None
+    """The last that was heard, however old."""
+    supervised: str = ""
+    """The supervisor's word for its process, if the link is not live."""
+    detail: str = ""
+    """What the supervisor says about it."""
+
+    @property
+    def live(self) -> bool:
+        return self.link is Link.LIVE
+
+    @property
+    def word(self) -> str:
+        """The state as one word of `GLYPHS`."""
+        if not self.live:
+            if not self.enabled:
+                return "off"
+            if self.link is Link.DENIED:
+                return "denied"
+            if self.supervised in ("starting", "stopped"):
+                return self.supervised
+            return "down" if self.link is Link.DOWN else "stale"
+        if self.status is None:
+            return "up"
+        word = self.status.state
+        if word in ("up", "busy") and self.status.heartbeat.state == "overdue":
+            return "late"
+        return word if word in GLYPHS else "up"
+
+
+class WriteState(StrEnum):
+    """What became of something the operator sent."""
+
+    SENT = "sent"
+    ACCEPTED = "accepted"
+    DONE = "done"
+    REFUSED = "refused"
+    UNKNOWN = "unknown"
+    """No answer came: it may or may not have been carried out. Never repeated by itself."""
+
+
+class Write(msgspec.Struct, frozen=True):
+    """One write of this console."""
+
+    key: str
+    """Its idempotency key."""
+    agent: str
+    label: str
+    state: WriteState
+    at: float
+    detail: str = ""
+    run_id: str | None = None
+
+
+class Changes(msgspec.Struct):
+    """What changed since the last time it was asked."""
+
+    agents: set[str]
+    runs: set[str]
+    deltas: set[str]
+    logs: bool
+    approvals: bool
+    writes: bool
+    rows: bool
+    """Agents were added or removed."""
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """The line at the top of the screen."""
+
+    agents: int
+    words: dict[str, int]
+    gates: int
+    running: int
+    waiting: int
+    queued: int
+    cost_usd: float | None
+    profile: str
+    """`offline`, `live`, `mixed` or empty."""
