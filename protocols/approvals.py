@@ -13,6 +13,8 @@ class Approval(Wire, kw_only=True):
     id: str
     agent: str
     run_id: str | None = None
+    tool: str = ""
+    """The tool that wants to be called, if it is about one."""
     question: str
     detail: str = ""
     state: str = "pending"
@@ -20,7 +22,9 @@ class Approval(Wire, kw_only=True):
     revision: int = 0
     created_at: float = 0.0
     expires_at: float | None = None
+    answered_at: float | None = None
     answered_by: str | None = None
+    """Who answered: `operator`, or a person's target on a channel; null if it expired."""
     reason: str = ""
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import msgspec
 
+from gateway.ledger.approvals import COLUMNS, as_approval
 from gateway.ledger.records import StoredStep
+from protocols.approvals import Approval
 from protocols.control import SessionSummary, TranscriptMessage
 from protocols.runs import (
     ChildRun,
@@ -213,6 +215,20 @@ class Reader:
     def next_effect_at(self) -> float | None:
         row = self._db.execute("SELECT min(next_at) AS n FROM effects WHERE state = 'pending'").fetchone()
         return None if row["n"] is None else float(row["n"])
+
+    def approvals(self, *, every: bool = False) -> list[Approval]:
+        """Pending questions, oldest first; with `every`, the newest 200 of any state, oldest first."""
+        where = "" if every else " WHERE state = 'pending'"
+        rows = self._db.execute(f"SELECT {COLUMNS} FROM approvals{where} ORDER BY created_at DESC LIMIT 200").fetchall()
+        return [as_approval(row, self._agent) for row in reversed(rows)]
+
+    def approval(self, approval_id: str) -> Approval | None:
+        row = self._db.execute(f"SELECT {COLUMNS} FROM approvals WHERE id = ?", (approval_id,)).fetchone()
+        return as_approval(row, self._agent) if row else None
+
+    def pending_approvals(self) -> int:
+        (count,) = self._db.execute("SELECT count(*) FROM approvals WHERE state = 'pending'").fetchone()
+        return int(count)
 
     def last_beat(self) -> tuple[float, str] | None:
         row = self._db.execute("SELECT at, outcome FROM beats ORDER BY id DESC LIMIT 1").fetchone()
