@@ -20,7 +20,7 @@ from protocols.runs import Run, RunState
 from protocols.status import AgentStatus
 from tests.conftest import ClusterHome
 from tests.gateway.process import GatewayProcess, running
-from tests.runtime.test_service import check_openapi
+from tests.openapi import check_openapi
 
 
 @pytest.fixture(scope="module")
