@@ -17,6 +17,7 @@ from protocols.errors import AtomizerError, DecodeError
 from protocols.hooks import Thinking
 from protocols.registry import AgentName, RegistryError, check_families, parse_agent_name, roster_entry
 from protocols.targets import TargetError, parse_target
+from runtime.config_reach import McpTable, WebTable, check_mcp, check_web
 from runtime.home import Home, explain_os_error, write_atomic
 from runtime.secrets import PROVIDERS
 
@@ -94,6 +95,7 @@ class ClusterFile(_Table):
     """Host names besides loopback that requests may name; others get 421."""
     budget: BudgetTable = msgspec.field(default_factory=BudgetTable)
     discord: ClusterDiscordTable = msgspec.field(default_factory=ClusterDiscordTable)
+    web: WebTable = msgspec.field(default_factory=WebTable)
 
 
 class AgentTable(_Table):
@@ -168,6 +170,7 @@ class InstanceFile(_Table):
     limits: LimitsTable = msgspec.field(default_factory=LimitsTable)
     budget: BudgetTable = msgspec.field(default_factory=BudgetTable)
     discord: InstanceDiscordTable = msgspec.field(default_factory=InstanceDiscordTable)
+    mcp: dict[str, McpTable] = msgspec.field(default_factory=dict)
 
 
 class Overrides(_Table):
@@ -244,6 +247,8 @@ def load_cluster(home: Home) -> Cluster:
             hint = f"did you mean `{close}`?" if close else f"known: {', '.join(PROVIDERS)}"
             problem = ValueError(f"unknown provider `{provider}`; {hint}")
             raise _at(path, text, ["providers", provider], problem)
+    for key, problem_with in check_web(file.web):
+        raise _at(path, text, ["web", *key], ValueError(problem_with))
     placements = load_placements(home)
     placed_agents = {**placements.agents, **file.agents}
     in_order = [*file.agents, *(name for name in placements.agents if name not in file.agents)]
@@ -296,6 +301,10 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
         (["model", "primary"], lambda: split_model(file.model.primary)),
         (["model", "fallbacks"], lambda: [split_model(m) for m in file.model.fallbacks]),
     ]
+    for server, table in file.mcp.items():
+        checks.append((["mcp", server, "timeout"], lambda table=table: _check_timeout(table.timeout)))
+        for key, problem in check_mcp(server, table):
+            raise _at(path, text, ["mcp", server, *key], ValueError(problem))
     for where, check in checks:
         try:
             check()
