@@ -15,15 +15,18 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from gateway.agent.approvals import Approvals
+from gateway.agent.calling import Caller
 from gateway.agent.heartbeat import BeatConfig, Heartbeat
 from gateway.agent.memory import Memory
 from gateway.agent.peers import Peers
+from gateway.agent.permissions import Permissions
 from gateway.agent.projectlog import ProjectLog
 from gateway.agent.prompt import PromptBuilder
 from gateway.agent.runner import Runner
 from gateway.agent.sessions import load_messages
 from gateway.agent.tool import Tool
-from gateway.agent.turn import Turn
+from gateway.agent.turn import Turn, TurnLimits
 from gateway.api.control import ControlApi
 from gateway.api.hooks import HooksApi
 from gateway.api.status import StatusApi
@@ -37,11 +40,12 @@ from gateway.ledger.records import ClaimedRun, Ending, NewRun
 from gateway.models.models import Models
 from gateway.models.offline import OfflineProvider
 from gateway.models.provider import Request
-from gateway.toolbox import build_tools
+from gateway.toolbox import ALWAYS, build_tools
 from protocols import VERSION
+from protocols.approvals import Approval
 from protocols.control import HeartbeatChange
 from protocols.errors import AtomizerError, ProtocolError, StorageFull, Unreachable
-from protocols.events import DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
+from protocols.events import ApprovalEvent, DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
 from runtime.config import (
     Cluster,
     Instance,
@@ -106,7 +110,7 @@ class Gateway:
         self._learn_secrets()
         self._logs = Logs(agent, home.logs(agent), self._redact, self.config.file.limits.log_level)
         await stack.enter_async_context(only_process(home, agent))
-        self._ledger = Ledger(home.state_db(agent))
+        self._ledger = Ledger(home.state_db(agent), agent)
         await asyncio.to_thread(self._ledger.start)
         stack.callback(self._ledger.close)
         recovered, lost = await self._ledger.recover()
@@ -141,6 +145,12 @@ class Gateway:
         self.prompt = PromptBuilder(agent, file.agent.title, self.config.workspace, home.shared)
         self.project_log = ProjectLog(home.project_log, home.run / "project_log.lock")
         self.waiters = RunWaiters(self._reader)
+        self.approvals = Approvals(
+            self._ledger.approvals,
+            self._reader,
+            expires_after=lambda: parse_duration(self.config.file.limits.approval_expires),
+            on_change=self._approval_changed,
+        )
         self.outbox = Outbox(
             self._ledger,
             self._reader,
@@ -197,6 +207,7 @@ class Gateway:
             self.waiters,
             authority=lambda: self.cluster.authority,
             on_accept=self._run_accepted,
+            steer=lambda: self.config.file.limits.steer,
             on_change=self._run_changed,
             cancel_children=self._cancel_children,
             redact=self._redact,
@@ -206,6 +217,7 @@ class Gateway:
             self._reader,
             self.models,
             self.heartbeat,
+            self.approvals,
             self._logs.path,
             set_heartbeat=self._set_heartbeat,
             on_model=self._model_changed,
@@ -241,6 +253,7 @@ class Gateway:
             "the runner": self.runner.serve(),
             "the heartbeat": self.heartbeat.serve(),
             "the outbox": self.outbox.serve(),
+            "the approvals": self.approvals.serve(),
             "maintenance": self._maintain(),
         }
         for name, part in parts.items():
@@ -273,10 +286,24 @@ class Gateway:
 
     async def _work(self, run: ClaimedRun, park: Callable[[str], AbstractAsyncContextManager[None]]) -> str:
         """Carry one run out: a turn from where the ledger says it stands."""
-        file = self.config.file
+        file, reader = self.config.file, self._reader
+        messages = load_messages(reader.history(run.session_key), run.run_id)
+        caller = Caller(
+            run,
+            self.tools,
+            self._ledger,
+            permissions=self.permissions,
+            approvals=self.approvals,
+            journalled=reader.tool_steps(run.run_id),
+            answers=reader.answer_count(run.run_id),
+            steps_done=reader.step_count(run.run_id),
+            max_steps=file.limits.max_steps,
+            park=park,
+            redact=self._redact,
+        )
         turn = Turn(
             run,
-            load_messages(self._reader.history(run.session_key), run.run_id),
+            messages,
             prompt=self.prompt.build(run),
             request=Request(
                 model="",
@@ -287,20 +314,32 @@ class Gateway:
                 max_output_tokens=file.model.max_output_tokens,
                 thinking=run.options.thinking or file.model.thinking,
             ),
-            journalled=self._reader.tool_steps(run.run_id),
-            steps_done=self._reader.step_count(run.run_id),
-            max_steps=file.limits.max_steps,
+            limits=TurnLimits(max_steps=file.limits.max_steps, max_cost_usd=file.limits.max_cost_usd),
+            cost_so_far=reader.run_cost(run.run_id),
             models=self.models,
-            tools=self.tools,
+            caller=caller,
             ledger=self._ledger,
-            park=park,
-            redact=self._redact,
+            collect=lambda: self._collect(run),
+            before_end=lambda: self._before_end(run),
             on_delta=lambda text, reset: self.bus.publish(
                 DeltaEvent(at=time.time(), agent=self.agent, run_id=run.run_id, text=text, reset=reset),
                 changes_status=False,
             ),
         )
         return await turn.run()
+
+    async def _collect(self, run: ClaimedRun) -> list[str]:
+        """What people said in this session since; with `[limits] steer = "queue"` it waits for its own run."""
+        if self.config.file.limits.steer == "queue" or not self._reader.has_queued_people(run.session_key):
+            return []
+        said = await self._ledger.collect(run)
+        for merged in self._reader.merged(run.run_id):
+            self._run_changed(merged.run_id)
+        return said
+
+    async def _before_end(self, run: ClaimedRun) -> str | None:
+        """What the model must still hear before it may finish."""
+        return None
 
     def _run_accepted(self, new: NewRun) -> None:
         """Said from what was written, without reading it back: accepting is the hot path."""
@@ -316,6 +355,9 @@ class Gateway:
 
     async def _run_ended(self, run: ClaimedRun, ending: Ending) -> None:
         self.outbox.wake()
+        await self.approvals.run_ended(run.run_id)
+        for merged_id in ending.merged:
+            self._run_changed(merged_id)
         if run.source.value == "heartbeat":
             await self.heartbeat.ended(run, ending, swallowed(ending.text))
 
@@ -394,6 +436,11 @@ class Gateway:
         self.bus.touch()
         return "reloaded" + ("; the new port is used after a restart" if moved else "")
 
+    @property
+    def permissions(self) -> Permissions:
+        table = self.config.file.tools
+        return Permissions([*ALWAYS, *table.allow], table.ask, table.deny)
+
     def _build_tools(self) -> dict[str, Tool]:
         return build_tools(
             self.agent,
@@ -419,6 +466,9 @@ class Gateway:
         else:
             with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(lambda: self.bus.publish(event, changes_status=False))
+
+    def _approval_changed(self, approval: Approval) -> None:
+        self.bus.publish(ApprovalEvent(at=time.time(), agent=self.agent, approval=approval))
 
     def _heartbeat_changed(self) -> None:
         self.bus.publish(HeartbeatEvent(at=time.time(), agent=self.agent, heartbeat=self.heartbeat.status()))

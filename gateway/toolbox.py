@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from gateway.agent.memory import Memory
 from gateway.agent.peers import Peers
+from gateway.agent.permissions import Permissions
 from gateway.agent.projectlog import ProjectLog
 from gateway.agent.tool import Tool
 from gateway.ledger.ledger import Ledger
@@ -43,5 +44,5 @@ def build_tools(
         ShowStatus(status),
     ]
     table = config.file.tools
-    allowed = {*ALWAYS, *table.allow} - set(table.deny)
-    return {tool.spec.name: tool for tool in every if tool.spec.name in allowed}
+    permissions = Permissions([*ALWAYS, *table.allow], table.ask, table.deny)
+    return {tool.spec.name: tool for tool in every if permissions.has(tool.spec.name)}

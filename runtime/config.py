@@ -135,9 +135,11 @@ class ToolsTable(_Table):
     allow: list[str] = msgspec.field(
         default_factory=lambda: ["memory_search", "memory_write", "read_file", "project_log"]
     )
-    """Tools this agent has."""
+    """Tools this agent has: a name, or `name(pattern)` with `*` and `?` for some calls only, as in `exec(git log*)`."""
+    ask: list[str] = msgspec.field(default_factory=list)
+    """Calls that a person is asked about first; written like `allow`."""
     deny: list[str] = msgspec.field(default_factory=list)
-    """Tools it has not; wins over `allow`."""
+    """Calls that are never made; wins over the others."""
 
 
 class LimitsTable(_Table):
@@ -146,7 +148,14 @@ class LimitsTable(_Table):
     max_steps: Annotated[int, msgspec.Meta(ge=1, le=500)] = 40
     """Model answers and tool calls in one run."""
     run_timeout: str = "30m"
-    """Time one run may take unless it says otherwise; more than nothing."""
+    """Time one run may take unless it says otherwise, more than nothing; time it waits does not count."""
+    max_cost_usd: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """US dollars one run may cost; unknown prices count nothing."""
+    steer: Literal["collect", "interrupt", "queue"] = "collect"
+    """A person's new message in a session that is at work: `collect` takes it into the next step, `interrupt` ends
+    the work and begins anew, `queue` lets it wait for its own run."""
+    approval_expires: str = "72h"
+    """Time a question to a person stays open; then the answer is no."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least important line that is logged."""
     retention_days: Annotated[int, msgspec.Meta(ge=1)] = 90
@@ -298,6 +307,7 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
         (["heartbeat", "target"], lambda: file.heartbeat.target and parse_target(file.heartbeat.target)),
         (["discord", "home"], lambda: file.discord.home and parse_target(file.discord.home)),
         (["limits", "run_timeout"], lambda: _check_timeout(file.limits.run_timeout)),
+        (["limits", "approval_expires"], lambda: _check_timeout(file.limits.approval_expires)),
         (["model", "primary"], lambda: split_model(file.model.primary)),
         (["model", "fallbacks"], lambda: [split_model(m) for m in file.model.fallbacks]),
     ]

@@ -34,13 +34,14 @@ class Working(Protocol):
 class _Place:
     """A run under way."""
 
-    __slots__ = ("cancel_reason", "parked", "run", "task")
+    __slots__ = ("cancel_reason", "limit", "parked", "run", "task")
 
     def __init__(self, run: ClaimedRun) -> None:
         self.run = run
         self.task: asyncio.Task[None] | None = None
         self.parked = False
         self.cancel_reason: str | None = None
+        self.limit: asyncio.Timeout | None = None
 
 
 class Runner:
@@ -193,7 +194,7 @@ class Runner:
         if run.deadline is not None:
             seconds = min(seconds, run.deadline - self._clock())
         try:
-            async with asyncio.timeout(max(0.0, seconds)):
+            async with asyncio.timeout(max(0.0, seconds)) as place.limit:
                 text = await self._work(run, lambda reason: self._parked(place, reason))
             return self._ending(run, RunState.SUCCEEDED, text=text)
         except asyncio.CancelledError:
@@ -220,8 +221,15 @@ class Runner:
     def _ending(
         self, run: ClaimedRun, state: RunState, *, text: str = "", reason: str = "", error: RunError | None = None
     ) -> Ending:
-        effects = self._effects_of(run, state, text, reason)
-        return Ending(state=state, text=text, reason=one_line(reason, 500), error=error, effects=effects)
+        merged = self._reader.merged(run.run_id) if state is RunState.SUCCEEDED else []
+        return Ending(
+            state=state,
+            text=text,
+            reason=one_line(reason, 500),
+            error=error,
+            effects=self._effects_of(run, state, text, reason),
+            merged={other.run_id: self._effects_of(other, state, text, reason) for other in merged},
+        )
 
     async def _end(self, run: ClaimedRun, ending: Ending) -> None:
         """Write the end, however long the disk refuses."""
@@ -251,16 +259,34 @@ class Runner:
         run_id = place.run.run_id
         await self._ledger.set_waiting(run_id, reason)
         place.parked = True
+        left = self._stop_clock(place)
         self._on_change(run_id)
         self.wake()
         try:
             yield
         finally:
+            self._start_clock(place, left)
             if place.cancel_reason is None and not self._draining:
                 await self._take_place_again()
             place.parked = False
             await self._ledger.set_running(run_id)
             self._on_change(run_id)
+
+    def _stop_clock(self, place: _Place) -> float | None:
+        """Waiting does not use up the run's time, only its deadline. The seconds it had left."""
+        if place.limit is None or (when := place.limit.when()) is None:
+            return None
+        now = asyncio.get_running_loop().time()
+        deadline = place.run.deadline
+        place.limit.reschedule(None if deadline is None else now + max(0.0, deadline - self._clock()))
+        return when - now
+
+    def _start_clock(self, place: _Place, left: float | None) -> None:
+        if place.limit is None or left is None or place.limit.expired():
+            return
+        if place.run.deadline is not None:
+            left = min(left, place.run.deadline - self._clock())
+        place.limit.reschedule(asyncio.get_running_loop().time() + max(0.0, left))
 
     async def _take_place_again(self) -> None:
         future = asyncio.get_running_loop().create_future()

@@ -9,19 +9,17 @@ messages alone, so a turn that is built again after a crash goes on exactly wher
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
 import msgspec
 
+from gateway.agent.calling import Caller, LimitReached
 from gateway.agent.prompt import Prompt
-from gateway.agent.sessions import INTERRUPTED, encode_blocks
-from gateway.agent.tool import MAX_OUTPUT, Replay, Tool, ToolContext, ToolError
+from gateway.agent.sessions import encode_blocks
 from gateway.ledger.ledger import Ledger
-from gateway.ledger.records import ClaimedRun, StoredStep
-from gateway.models.provider import Answer, Block, Message, Request, Reset, TextDelta, ToolCall, ToolResult
-from protocols.errors import AtomizerError
+from gateway.ledger.records import ClaimedRun, PromptUsed
+from gateway.models.provider import Answer, Block, Message, Request, Reset, Text, TextDelta
 
 DELTA_SECONDS = 0.1
 """Streamed text is published at most so often."""
@@ -35,14 +33,16 @@ class Finished(Exception):
         self.text = text
 
 
-class LimitReached(AtomizerError):
-    """The run used up what it may; the message says what."""
-
-
 class ModelStream(Protocol):
     """The models, as a turn sees them."""
 
     def stream(self, request: Request, *, model: str | None = None) -> AsyncIterator[TextDelta | Reset | Answer]: ...
+
+
+class TurnLimits(msgspec.Struct, frozen=True):
+    max_steps: int
+    """Model answers and tool calls."""
+    max_cost_usd: float | None = None
 
 
 class Turn:
@@ -55,33 +55,34 @@ class Turn:
         *,
         prompt: Prompt,
         request: Request,
-        journalled: dict[str, StoredStep],
-        steps_done: int,
-        max_steps: int,
+        limits: TurnLimits,
+        cost_so_far: float,
         models: ModelStream,
-        tools: Mapping[str, Tool],
+        caller: Caller,
         ledger: Ledger,
-        park: Callable[[str], AbstractAsyncContextManager[None]],
-        redact: Callable[[str], str],
+        collect: Callable[[], Awaitable[list[str]]],
+        before_end: Callable[[], Awaitable[str | None]],
         on_delta: Callable[[str, bool], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`request` carries model settings and tool specs; `on_delta(text, reset)` previews text as it streams."""
+        """`request` carries model settings and tool specs.
+
+        `collect()` takes in what people said meanwhile in this session; `before_end()` is what the model must still
+        hear before it may finish, if anything; `on_delta(text, reset)` previews text as it streams.
+        """
         self._run = run
         self._messages = messages
         self._prompt = prompt
         self._request = request
-        self._journalled = journalled
-        self._steps = steps_done
-        self._max_steps = max_steps
+        self._limits = limits
+        self._cost = cost_so_far
         self._models = models
-        self._tools = tools
+        self._caller = caller
         self._ledger = ledger
-        self._park = park
-        self._redact = redact
+        self._collect = collect
+        self._before_end = before_end
         self._on_delta = on_delta
         self._clock = clock
-        self._answers = sum(1 for m in messages if m.role == "assistant")
 
     async def run(self) -> str:
         """The answer's text. Raises LimitReached, ProviderError or CancelledError."""
@@ -95,15 +96,28 @@ class Turn:
         """Go one step on; raises Finished at the end."""
         last = self._messages[-1]
         if last.tool_calls:
-            await self._call_tools(last.tool_calls)
-        elif last.role == "assistant":
-            raise Finished(last.text)
-        else:
+            self._messages.append(await self._caller.call(last.tool_calls, self._messages))
+        elif last.role == "user":
+            await self._take_in()
             await self._ask()
+        elif not await self._take_in():
+            raise Finished(last.text)
+
+    async def _take_in(self) -> bool:
+        """Add what was said meanwhile, or must be heard before the end; False if there is nothing."""
+        said = await self._collect()
+        if not said and self._messages[-1].role == "assistant":
+            reminder = await self._before_end()
+            if reminder is not None:
+                await self._ledger.add_user_message(self._run, encode_blocks([Text(reminder)]))
+                said = [reminder]
+        for text in said:
+            content: list[Block] = [Text(text)]
+            self._messages.append(Message(role="user", content=content))
+        return bool(said)
 
     async def _ask(self) -> None:
-        if self._steps >= self._max_steps:
-            raise LimitReached(f"the run used its {self._max_steps} steps without an answer ([limits] max_steps)")
+        self._check_limits()
         started = self._clock()
         request = msgspec.structs.replace(
             self._request, stable=self._prompt.stable, volatile=self._prompt.volatile, messages=self._messages
@@ -120,10 +134,17 @@ class Turn:
             usage=answer.usage,
             cost_usd=answer.cost_usd,
             started_at=started,
+            prompt=PromptUsed(self._prompt.stable, self._prompt.volatile),
         )
         self._messages.append(message)
-        self._steps += 1
-        self._answers += 1
+        self._caller.answered()
+        self._cost += answer.cost_usd or 0.0
+
+    def _check_limits(self) -> None:
+        self._caller.check_steps(self._limits.max_steps)
+        most = self._limits.max_cost_usd
+        if most is not None and self._cost >= most:
+            raise LimitReached(f"the run has cost ${self._cost:.2f}, its limit is ${most:.2f} ([limits] max_cost_usd)")
 
     async def _stream(self, request: Request) -> Answer:
         """Ask once; deltas are gathered and published a few times a second."""
@@ -143,55 +164,3 @@ class Turn:
         if answer is None:
             raise LimitReached("the model's stream ended without an answer")
         return answer
-
-    async def _call_tools(self, calls: list[ToolCall]) -> None:
-        """Carry out the last answer's calls in order; the last result completes the message of results."""
-        results: list[Block] = []
-        for position, call in enumerate(calls):
-            key = f"{self._answers}.{position}"
-            stored = self._journalled.get(key)
-            if stored is not None and stored.state != "started":
-                results.append(_result(call, stored.output, stored.is_error))
-                continue
-            if stored is None and self._steps >= self._max_steps:
-                raise LimitReached(f"the run used its {self._max_steps} steps without an answer ([limits] max_steps)")
-            arguments = msgspec.json.encode(call.arguments)
-            index = (
-                stored.index
-                if stored is not None
-                else await self._ledger.start_tool(self._run, key, call.name, arguments)
-            )
-            self._steps += stored is None
-            output, state = await self._call(call, key, resumed=stored is not None)
-            failed = state != "done"
-            results.append(_result(call, output, failed))
-            await self._ledger.finish_tool(
-                self._run,
-                index,
-                output,
-                state=state,
-                is_error=failed,
-                results=encode_blocks(results) if position == len(calls) - 1 else None,
-            )
-        if self._messages[-1].tool_calls:
-            self._messages.append(Message(role="user", content=results))
-
-    async def _call(self, call: ToolCall, key: str, *, resumed: bool) -> tuple[str, str]:
-        """(result, the step's state) of one call. A call that a crash cut short is replayed as its tool allows."""
-        tool = self._tools.get(call.name)
-        if tool is None:
-            return f"there is no tool {call.name!r}; there are: {', '.join(self._tools) or 'none'}", "failed"
-        if resumed and tool.replay is Replay.NEVER:
-            return INTERRUPTED, "interrupted"
-        context = ToolContext(self._run, f"{self._run.run_id}/{key}", self._park)
-        try:
-            output = self._redact(await tool.call(context, call.arguments))
-        except ToolError as error:
-            return str(error), "failed"
-        if len(output) > MAX_OUTPUT:
-            output = f"{output[:MAX_OUTPUT]}\n[cut: {len(output) - MAX_OUTPUT} more characters]"
-        return output, "done"
-
-
-def _result(call: ToolCall, output: str, is_error: bool) -> ToolResult:
-    return ToolResult(id=call.id, name=call.name, content=output, is_error=is_error)

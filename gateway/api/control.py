@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from gateway.agent.approvals import Approvals
 from gateway.agent.heartbeat import Heartbeat
 from gateway.ledger.reading import Reader
 from gateway.models.models import Models
@@ -34,6 +35,7 @@ class ControlApi:
         reader: Reader,
         models: Models,
         heartbeat: Heartbeat,
+        approvals: Approvals,
         log_path: Path,
         *,
         set_heartbeat: Callable[[HeartbeatChange], None],
@@ -45,6 +47,7 @@ class ControlApi:
         self._reader = reader
         self._models = models
         self._heartbeat = heartbeat
+        self._approvals = approvals
         self._log_path = log_path
         self._set_heartbeat = set_heartbeat
         self._on_model = on_model
@@ -101,11 +104,17 @@ class ControlApi:
         return Acted(ok=True, outcome=await self._reload())
 
     async def approvals(self, call: Call) -> ApprovalList:
-        return ApprovalList(approvals=[])
+        return ApprovalList(approvals=self._approvals.list(every=call.query("all") in ("1", "true")))
 
     async def answer(self, call: Call) -> Approval:
-        await call.body(ApprovalAnswer)
-        raise ProtocolError(404, "unknown_approval", f"there is no question {call.part('id')!r}; none is pending")
+        answer = await call.body(ApprovalAnswer)
+        return await self._approvals.answer(
+            call.part("id"),
+            approve=answer.decision == "approve",
+            revision=answer.revision,
+            by=call.caller,
+            reason=answer.reason,
+        )
 
     async def sessions(self, call: Call) -> SessionList:
         return SessionList(sessions=self._reader.sessions())

@@ -39,6 +39,7 @@ class HooksApi:
         waiters: RunWaiters,
         *,
         authority: Callable[[], Authority],
+        steer: Callable[[], str],
         on_accept: Callable[[NewRun], None],
         on_change: Callable[[str], None],
         cancel_children: Callable[[str], None],
@@ -52,6 +53,7 @@ class HooksApi:
         self._models = models
         self._waiters = waiters
         self._authority = authority
+        self._steer = steer
         self._on_accept = on_accept
         self._on_change = on_change
         self._cancel_children = cancel_children
@@ -79,9 +81,18 @@ class HooksApi:
         new = self._new_run(call.caller, hook)
         run_id, state, fresh = await self._ledger.accept(new)
         if fresh:
+            if new.people and self._steer() == "interrupt":
+                await self._interrupt(new)
             self._on_accept(new)
             self._runner.accepted(held=new.held, deadline=new.deadline)
         return 202, AgentAccepted(ok=True, run_id=run_id, status=state.value, status_url=f"/hooks/runs/{run_id}")
+
+    async def _interrupt(self, new: NewRun) -> None:
+        """A person's newer message ends what is under way in its session."""
+        for run in self._reader.current():
+            if run.session_key == new.session_key and run.run_id != new.run_id:
+                await self._runner.cancel(run.run_id, f"interrupted by {new.run_id}, a newer message")
+                self._cancel_children(run.run_id)
 
     def _admit(self, caller: str, hook: AgentHook) -> None:
         """Everything a well-formed hook can still be refused for."""

@@ -15,10 +15,12 @@ from typing import TypeVar
 import msgspec
 
 from gateway.ledger import schema
+from gateway.ledger.approvals import ApprovalStore
 from gateway.ledger.beats import BeatStore
 from gateway.ledger.effects import EffectStore, add_effect
-from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
+from gateway.ledger.records import ClaimedRun, Ending, NewRun, PromptUsed, RunOptions
 from gateway.ledger.rows import insert_run
+from gateway.ledger.schedules import ScheduleStore
 from protocols.runs import ChildRun, RunSource, RunState, Usage
 from runtime.sqlite_writer import SqliteWriter
 
@@ -34,12 +36,14 @@ _options: msgspec.json.Decoder[RunOptions] = msgspec.json.Decoder(RunOptions)
 class Ledger:
     """One agent's ledger, for writing."""
 
-    def __init__(self, path: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path, agent: str = "", *, clock: Callable[[], float] = time.time) -> None:
         self.path = path
         self.writer = SqliteWriter(path, schema.migrate)
         self._clock = clock
         self.effects = EffectStore(self.writer, clock)
         self.beats = BeatStore(self.writer, clock)
+        self.schedules = ScheduleStore(self.writer, clock)
+        self.approvals = ApprovalStore(self.writer, clock, agent)
 
     def start(self) -> None:
         """Open the file; raises sqlite3.Error, DiskFull or SchemaError."""
@@ -78,7 +82,8 @@ class Ledger:
                     "SELECT id, source, name, caller, people, session_key, message, options, parent_run_id, depth,"
                     " deadline, attempts, started_at FROM runs AS r WHERE state = 'queued' AND held = 0"
                     " AND (people = 1 OR ?) AND NOT EXISTS (SELECT 1 FROM runs AS o"
-                    "  WHERE o.state IN ('running', 'waiting') AND o.session_key = r.session_key)"
+                    "  WHERE o.state IN ('running', 'waiting') AND o.merged_into IS NULL"
+                    "   AND o.session_key = r.session_key)"
                     " AND NOT EXISTS (SELECT 1 FROM runs AS o WHERE o.state = 'queued' AND o.attempts > 0"
                     "  AND o.session_key = r.session_key AND o.id <> r.id)"
                     " ORDER BY attempts = 0, priority, seq LIMIT 1",
@@ -128,15 +133,20 @@ class Ledger:
         usage: Usage,
         cost_usd: float | None,
         started_at: float,
+        prompt: PromptUsed,
     ) -> None:
         """Write one model answer: its step, its message (`content` is the blocks as JSON) and what it used."""
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> None:
             db.execute(
+                "INSERT INTO prompts(hash, text) VALUES (?, ?) ON CONFLICT(hash) DO NOTHING",
+                (prompt.hash, prompt.stable),
+            )
+            db.execute(
                 "INSERT INTO steps(run_id, idx, kind, state, name, output, started_at, finished_at, input_tokens,"
-                " output_tokens, cache_read_tokens, cache_write_tokens, cost_usd)"
-                " VALUES (?, ?, 'model', 'done', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                " output_tokens, cache_read_tokens, cache_write_tokens, cost_usd, prompt_hash, volatile)"
+                " VALUES (?, ?, 'model', 'done', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     run.run_id,
                     _next_index(db, run.run_id),
@@ -149,6 +159,8 @@ class Ledger:
                     usage.cache_read_tokens,
                     usage.cache_write_tokens,
                     cost_usd,
+                    prompt.hash,
+                    prompt.volatile,
                 ),
             )
             _add_message(db, run.session_key, run.run_id, "assistant", content.decode(), now)
@@ -195,9 +207,8 @@ class Ledger:
         *,
         state: str,
         is_error: bool,
-        results: bytes | None,
     ) -> None:
-        """Write a tool call's result; with the answer's last call, `results` (all of them, as blocks) as a message."""
+        """Write a tool call's result."""
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> None:
@@ -206,10 +217,40 @@ class Ledger:
                 (state, output, is_error, now, run.run_id, index),
             )
             db.execute("UPDATE runs SET stalled = 0 WHERE id = ?", (run.run_id,))
-            if results is not None:
-                _add_message(db, run.session_key, run.run_id, "user", results.decode(), now)
 
         await self.writer.submit(operation)
+
+    async def add_user_message(self, run: ClaimedRun, content: bytes) -> None:
+        """Add a message of the user's side to the run's session: tool results, or a reminder. `content`: blocks."""
+        now = self._clock()
+        await self.writer.submit(
+            lambda db: _add_message(db, run.session_key, run.run_id, "user", content.decode(), now)
+        )
+
+    async def collect(self, run: ClaimedRun) -> list[str]:
+        """Take into `run` what people have queued in its session since: their messages, in order.
+
+        Those runs wait for `run` and end with it.
+        """
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> list[str]:
+            rows = db.execute(
+                "SELECT id, message FROM runs WHERE state = 'queued' AND held = 0 AND people = 1 AND session_key = ?"
+                " AND attempts = 0 ORDER BY seq",
+                (run.session_key,),
+            ).fetchall()
+            for run_id, message in rows:
+                db.execute(
+                    "UPDATE runs SET state = 'waiting', merged_into = ?, attempts = 1, started_at = ?, reason = ?"
+                    " WHERE id = ?",
+                    (run.run_id, now, f"taken into {run.run_id}", run_id),
+                )
+                content = _json([{"type": "text", "text": message}]).decode()
+                _add_message(db, run.session_key, run.run_id, "user", content, now)
+            return [message for _, message in rows]
+
+        return await self.writer.submit(operation)
 
     async def finish(self, run_id: str, ending: Ending) -> bool:
         """End a run and write what is to leave the process, in one transaction. False if it had ended before."""
@@ -221,11 +262,11 @@ class Ledger:
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> RunState | None:
-            row = db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()
+            row = db.execute("SELECT state, merged_into FROM runs WHERE id = ?", (run_id,)).fetchone()
             if row is None:
                 return None
             state = RunState(row[0])
-            if state is RunState.QUEUED:
+            if state is RunState.QUEUED or row[1] is not None:
                 _finish(db, run_id, ending, now)
             elif not state.ended:
                 db.execute("UPDATE runs SET cancel_requested = 1, reason = ? WHERE id = ?", (ending.reason, run_id))
@@ -268,6 +309,7 @@ class Ledger:
         def operation(db: sqlite3.Connection) -> tuple[int, list[str]]:
             rows = db.execute(
                 "SELECT id, stalled, cancel_requested, reason FROM runs WHERE state IN ('running', 'waiting')"
+                " AND merged_into IS NULL"
             ).fetchall()
             lost: list[str] = []
             for run_id, stalled, cancelled, reason in rows:
@@ -359,7 +401,22 @@ def _finish(db: sqlite3.Connection, run_id: str, ending: Ending, now: float) -> 
     if changed:
         for effect in ending.effects:
             add_effect(db, run_id, effect, now)
+        _finish_merged(db, run_id, ending, now)
     return changed > 0
+
+
+def _finish_merged(db: sqlite3.Connection, run_id: str, ending: Ending, now: float) -> None:
+    """Runs that were taken into this one are answered with it; if it brought no answer, they go on by themselves."""
+    if ending.state is RunState.SUCCEEDED:
+        for merged_id, effects in ending.merged.items():
+            end = Ending(ending.state, text=ending.text, reason=f"answered with {run_id}", effects=effects)
+            _finish(db, merged_id, end, now)
+    else:
+        db.execute(
+            "UPDATE runs SET state = 'queued', merged_into = NULL, reason = ? WHERE merged_into = ?"
+            " AND state = 'waiting'",
+            (f"{run_id} {ending.state.value} without an answer", run_id),
+        )
 
 
 def _open_session(db: sqlite3.Connection, key: str, now: float) -> None:

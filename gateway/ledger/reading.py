@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.ledger.approvals import COLUMNS, as_approval
-from gateway.ledger.records import StoredStep
+from gateway.ledger.records import ClaimedRun, RunOptions, StoredStep
 from protocols.approvals import Approval
 from protocols.control import SessionSummary, TranscriptMessage
 from protocols.runs import (
@@ -40,6 +40,7 @@ class Reader:
     def __init__(self, path: Path, agent: str) -> None:
         self._db = open_reader(path)
         self._agent = agent
+        self.schedules = ScheduleReader(self._db)
 
     def close(self) -> None:
         self._db.close()
@@ -173,6 +174,51 @@ class Reader:
     def step_count(self, run_id: str) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM steps WHERE run_id = ?", (run_id,)).fetchone()
         return int(count)
+
+    def answer_count(self, run_id: str) -> int:
+        """Model answers of the run so far."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM steps WHERE run_id = ? AND kind = 'model'", (run_id,)
+        ).fetchone()
+        return int(count)
+
+    def run_cost(self, run_id: str) -> float:
+        """US dollars of the run so far; unknown prices count nothing."""
+        row = self._db.execute("SELECT cost_usd FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return float(row["cost_usd"] or 0.0) if row else 0.0
+
+    def has_queued_people(self, session_key: str) -> bool:
+        """Has a person queued something in this session that has not begun?"""
+        row = self._db.execute(
+            "SELECT 1 FROM runs WHERE state = 'queued' AND held = 0 AND people = 1 AND attempts = 0"
+            " AND session_key = ? LIMIT 1",
+            (session_key,),
+        ).fetchone()
+        return row is not None
+
+    def merged(self, run_id: str) -> list[ClaimedRun]:
+        """The runs that were taken into this one and wait for it."""
+        rows = self._db.execute(
+            "SELECT * FROM runs WHERE merged_into = ? AND state = 'waiting' ORDER BY seq", (run_id,)
+        ).fetchall()
+        return [
+            ClaimedRun(
+                run_id=r["id"],
+                source=RunSource(r["source"]),
+                name=r["name"],
+                caller=r["caller"],
+                people=bool(r["people"]),
+                session_key=r["session_key"],
+                message=r["message"],
+                options=msgspec.json.decode(r["options"], type=RunOptions),
+                parent_run_id=r["parent_run_id"],
+                depth=r["depth"],
+                deadline=r["deadline"],
+                attempts=r["attempts"],
+                started_at=r["started_at"],
+            )
+            for r in rows
+        ]
 
     def children(self, run_id: str) -> list[ChildRun]:
         return [self._child(c) for c in self._rows("children", "parent_run_id", run_id, "created_at")]

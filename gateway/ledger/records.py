@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import msgspec
@@ -75,6 +76,17 @@ class ClaimedRun(msgspec.Struct, frozen=True):
     started_at: float
 
 
+class PromptUsed(msgspec.Struct, frozen=True):
+    """The system prompt that an answer was given to; the stable part is stored once for its hash."""
+
+    stable: str
+    volatile: str
+
+    @property
+    def hash(self) -> str:
+        return hashlib.sha256(self.stable.encode()).hexdigest()[:32]
+
+
 class StoredStep(msgspec.Struct, frozen=True):
     """A tool call as journalled."""
 
@@ -120,3 +132,5 @@ class Ending(msgspec.Struct, frozen=True):
     reason: str = ""
     error: RunError | None = None
     effects: list[NewEffect] = []
+    merged: dict[str, list[NewEffect]] = {}
+    """Runs that were taken into this one -> what leaves the process for each."""
