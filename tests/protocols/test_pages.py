@@ -19,7 +19,7 @@ from protocols.registry import _RESERVED, ROSTER
 from protocols.targets import parse_target
 
 FOLDER = Path(protocols.__file__).parent
-PAGES = ("hooks", "runs", "health", "status", "events", "approvals", "control", "registry", "authority", "targets")
+PAGES = sorted(path.stem for path in FOLDER.glob("*.md"))
 
 
 def page(name: str) -> str:
@@ -34,6 +34,11 @@ def structs(name: str) -> list[type[msgspec.Struct]]:
         for _, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, msgspec.Struct) and kind.__module__ == module.__name__
     ]
+
+
+def test_every_module_with_wire_types_has_a_page() -> None:
+    modules = [path.stem for path in FOLDER.glob("*.py") if path.stem not in ("__init__", "errors")]
+    assert [name for name in modules if structs(name) and name not in PAGES] == []
 
 
 @pytest.mark.parametrize("name", PAGES)
