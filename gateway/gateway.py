@@ -24,11 +24,13 @@ from gateway.agent.permissions import Permissions
 from gateway.agent.projectlog import ProjectLog
 from gateway.agent.prompt import PromptBuilder
 from gateway.agent.runner import Runner
+from gateway.agent.schedule import ScheduleConfig, Scheduler
 from gateway.agent.sessions import load_messages
 from gateway.agent.tool import Tool
 from gateway.agent.turn import Turn, TurnLimits
 from gateway.api.control import ControlApi
 from gateway.api.hooks import HooksApi
+from gateway.api.schedules import SchedulesApi
 from gateway.api.status import StatusApi
 from gateway.api.waiting import RunWaiters
 from gateway.channels.outbox import Outbox, effects_of, swallowed
@@ -177,6 +179,15 @@ class Gateway:
             wake_runner=self.runner.wake,
             on_change=self._heartbeat_changed,
         )
+        self.scheduler = Scheduler(
+            agent,
+            self._schedule_config(),
+            self._ledger,
+            self._reader,
+            on_accept=self._run_begun_here,
+            on_change=lambda: self.bus.touch(),
+            redact=self._redact,
+        )
         self.status = StatusApi(
             agent=agent,
             title=file.agent.title,
@@ -234,6 +245,7 @@ class Gateway:
         routes += self.status.routes(self.events, lambda: describe(routes, title=title, version=VERSION))
         routes += self.hooks.routes()
         routes += self.control.routes()
+        routes += SchedulesApi(self.agent, self.scheduler, self._reader).routes()
         return routes
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
@@ -252,6 +264,7 @@ class Gateway:
         parts: dict[str, Coroutine[Any, Any, None]] = {
             "the runner": self.runner.serve(),
             "the heartbeat": self.heartbeat.serve(),
+            "the schedule": self.scheduler.serve(),
             "the outbox": self.outbox.serve(),
             "the approvals": self.approvals.serve(),
             "maintenance": self._maintain(),
@@ -345,6 +358,11 @@ class Gateway:
         """Said from what was written, without reading it back: accepting is the hot path."""
         self.bus.publish(RunEvent(at=time.time(), agent=self.agent, run=new.summary(self.agent, time.time())))
 
+    def _run_begun_here(self, new: NewRun) -> None:
+        """A run that this agent gave itself."""
+        self._run_accepted(new)
+        self.runner.accepted(held=new.held, deadline=new.deadline)
+
     def _run_changed(self, run_id: str) -> None:
         summary = self._reader.summary(run_id)
         if summary is None:
@@ -389,6 +407,10 @@ class Gateway:
             target=table.target,
         )
 
+    def _schedule_config(self) -> ScheduleConfig:
+        table = self.config.file.schedule
+        return ScheduleConfig(tz=table.tz, missed=table.missed)
+
     def _set_heartbeat(self, change: HeartbeatChange) -> None:
         before = load_overrides(self.home, self.agent)
         after = msgspec.structs.replace(
@@ -431,6 +453,7 @@ class Gateway:
             places=config.file.limits.concurrent_runs, run_timeout=parse_duration(config.file.limits.run_timeout)
         )
         self.heartbeat.configure(self._beat_config())
+        self.scheduler.configure(self._schedule_config())
         self._logs.set_level(config.file.limits.log_level)
         log.info("configuration read again")
         self.bus.touch()
@@ -450,6 +473,8 @@ class Gateway:
             peers=self.peers,
             ledger=self._ledger,
             project_log=self.project_log,
+            scheduler=self.scheduler,
+            reader=self._reader,
             status=self.status.snapshot,
         )
 

@@ -8,12 +8,15 @@ from gateway.agent.memory import Memory
 from gateway.agent.peers import Peers
 from gateway.agent.permissions import Permissions
 from gateway.agent.projectlog import ProjectLog
+from gateway.agent.schedule import Scheduler
 from gateway.agent.tool import Tool
 from gateway.ledger.ledger import Ledger
+from gateway.ledger.reading import Reader
 from gateway.tools.delegate import Delegate
 from gateway.tools.files import ReadFile, Roots
 from gateway.tools.log import WriteProjectLog
 from gateway.tools.memory import MemorySearch, MemoryWrite
+from gateway.tools.schedule import ScheduleTool
 from gateway.tools.status import ShowStatus
 from protocols.status import AgentStatus
 from runtime.config import Instance
@@ -32,6 +35,8 @@ def build_tools(
     peers: Peers,
     ledger: Ledger,
     project_log: ProjectLog,
+    scheduler: Scheduler,
+    reader: Reader,
     status: Callable[[], AgentStatus],
 ) -> dict[str, Tool]:
     """Name -> tool, in a fixed order (so that a provider's prompt cache holds)."""
@@ -41,6 +46,7 @@ def build_tools(
         ReadFile(Roots(config.workspace, home.shared)),
         Delegate(peers, ledger),
         WriteProjectLog(project_log, agent),
+        ScheduleTool(scheduler, reader, agent),
         ShowStatus(status),
     ]
     table = config.file.tools

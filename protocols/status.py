@@ -6,6 +6,7 @@ import msgspec
 
 from protocols.hooks import Wire
 from protocols.runs import RunSummary, Usage
+from protocols.schedules import Schedule
 
 
 class ModelChoice(Wire):
@@ -103,6 +104,8 @@ class AgentStatus(Wire):
     rss_bytes: int = 0
     ledger_bytes: int = 0
     dead_letters: int = 0
+    schedules: list[Schedule] = msgspec.field(default_factory=list)
+    """The next that are due, at most five."""
     prompt: list[PromptFile] = msgspec.field(default_factory=list)
     tools: list[str] = msgspec.field(default_factory=list)
     channels: list[ChannelStatus] = msgspec.field(default_factory=list)

@@ -16,6 +16,7 @@ from protocols.decoding import decode_toml, line_of, nearest
 from protocols.errors import AtomizerError, DecodeError
 from protocols.hooks import Thinking
 from protocols.registry import AgentName, RegistryError, check_families, parse_agent_name, roster_entry
+from protocols.schedules import Missed
 from protocols.targets import TargetError, parse_target
 from runtime.config_reach import McpTable, WebTable, check_mcp, check_web
 from runtime.home import Home, explain_os_error, write_atomic
@@ -131,6 +132,14 @@ class HeartbeatTable(_Table):
     """Where an alert goes: `provider:kind:id`."""
 
 
+class ScheduleTable(_Table):
+    tz: str = "UTC"
+    """Time zone of schedules that name none, as in `Europe/Berlin`."""
+    missed: Missed = "once"
+    """What was due while the gateway was down: `once` runs it once after the start, `skip` passes it over.
+    A schedule may say otherwise for itself."""
+
+
 class ToolsTable(_Table):
     allow: list[str] = msgspec.field(
         default_factory=lambda: ["memory_search", "memory_write", "read_file", "project_log"]
@@ -175,6 +184,7 @@ class InstanceFile(_Table):
     agent: AgentTable
     model: ModelTable
     heartbeat: HeartbeatTable = msgspec.field(default_factory=HeartbeatTable)
+    schedule: ScheduleTable = msgspec.field(default_factory=ScheduleTable)
     tools: ToolsTable = msgspec.field(default_factory=ToolsTable)
     limits: LimitsTable = msgspec.field(default_factory=LimitsTable)
     budget: BudgetTable = msgspec.field(default_factory=BudgetTable)
@@ -304,6 +314,7 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
         (["heartbeat", "every"], lambda: parse_duration(file.heartbeat.every)),
         (["heartbeat", "quiet"], lambda: file.heartbeat.quiet and parse_quiet(file.heartbeat.quiet)),
         (["heartbeat", "tz"], lambda: _check_zone(file.heartbeat.tz)),
+        (["schedule", "tz"], lambda: _check_zone(file.schedule.tz)),
         (["heartbeat", "target"], lambda: file.heartbeat.target and parse_target(file.heartbeat.target)),
         (["discord", "home"], lambda: file.discord.home and parse_target(file.discord.home)),
         (["limits", "run_timeout"], lambda: _check_timeout(file.limits.run_timeout)),

@@ -40,6 +40,8 @@ _TOP = (
     "approvals",
     "logs",
     "sessions",
+    "schedules",
+    "dead-letters",
 )
 
 

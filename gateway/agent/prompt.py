@@ -54,6 +54,8 @@ class PromptBuilder:
         lines = [f"Time: {self._now():%Y-%m-%d %H:%M} UTC.", f"Session: {run.session_key}. Run: {run.run_id}."]
         if run.source is RunSource.HEARTBEAT:
             lines.append("This is a heartbeat: if nothing needs attention, answer exactly HEARTBEAT_OK.")
+        elif run.source is RunSource.SCHEDULE:
+            lines.append("This work begins by a schedule of this agent; nobody is watching.")
         elif run.depth or not run.people:
             lines.append(f"This work was delegated by the agent {run.caller} (depth {run.depth}); answer to it.")
         return Prompt("\n\n".join(parts), "\n".join(lines))

@@ -26,6 +26,7 @@ from runtime.service.app import Access, Call, Route, json_response
 from runtime.service.events import EventStream
 
 _PROBE_SECONDS = 2.0
+_SCHEDULES_SHOWN = 5
 """`/ready` writes to the ledger at most so often, and waits at most so long."""
 
 
@@ -138,6 +139,7 @@ class StatusApi:
             rss_bytes=_rss_bytes(),
             ledger_bytes=reader.size_bytes(),
             dead_letters=reader.dead_letters(),
+            schedules=reader.schedules.coming(_SCHEDULES_SHOWN),
             prompt=_prompt_files(self._prompt, int(time.monotonic() / 30)),
             tools=self._tools(),
         )
