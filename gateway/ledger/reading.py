@@ -10,8 +10,8 @@ import msgspec
 
 from gateway.ledger.approvals import COLUMNS, as_approval
 from gateway.ledger.records import ClaimedRun, RunOptions, StoredStep
-from protocols.approvals import Approval
 from gateway.ledger.schedules import ScheduleReader
+from protocols.approvals import Approval
 from protocols.control import SessionSummary, TranscriptMessage
 from protocols.runs import (
     ChildRun,
