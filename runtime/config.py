@@ -18,9 +18,9 @@ from protocols.hooks import Thinking
 from protocols.registry import AgentName, RegistryError, check_families, parse_agent_name, roster_entry
 from protocols.schedules import Missed
 from protocols.targets import TargetError, parse_target
+from runtime.config_providers import ProviderTable, check_providers
 from runtime.config_reach import McpTable, WebTable, check_mcp, check_web
 from runtime.home import Home, explain_os_error, write_atomic
-from runtime.secrets import PROVIDERS
 
 Profile = Literal["offline", "live"]
 T = TypeVar("T")
@@ -48,13 +48,6 @@ class ModelsTable(_Table):
     """The model of the offline profile: `offline/retrieval` searches the workspace, `offline/echo` repeats."""
 
 
-class ProviderTable(_Table):
-    base_url: str | None = None
-    """Another server that speaks the provider's API, for example a local one: `http://127.0.0.1:11434`."""
-    api_version: str | None = None
-    """For google: `v1` (default) or `v1beta`."""
-
-
 class PlacementTable(_Table):
     port: int | None = None
     """Base port N; the agent also owns N+3. Default: the shipped registry's."""
@@ -65,10 +58,13 @@ class PlacementTable(_Table):
 
 
 class BudgetTable(_Table):
-    daily_usd: float | None = None
-    """US dollars a day; recorded and shown."""
-    daily_tokens: int | None = None
-    """Tokens a day, for models without a known price."""
+    daily_usd: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """US dollars a day (UTC), at list prices. What a call may cost at most is reserved before it is made."""
+    daily_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """Tokens a day, sent and answered, of all models but the offline ones.
+    With `daily_usd` alone, models without a known price may use two million."""
+    over: Literal["wait", "fail"] = "wait"
+    """What becomes of a run over budget: it waits for the next day or a larger budget, or it fails."""
 
 
 class ClusterDiscordTable(_Table):
@@ -260,12 +256,8 @@ def load_cluster(home: Home) -> Cluster:
     path = home.cluster_toml
     text = _read(path, "restore it or run `atomizer init` in a new home")
     file = _decode(text, ClusterFile, path)
-    for provider in file.providers:
-        if provider not in PROVIDERS:
-            close = nearest(provider, PROVIDERS)
-            hint = f"did you mean `{close}`?" if close else f"known: {', '.join(PROVIDERS)}"
-            problem = ValueError(f"unknown provider `{provider}`; {hint}")
-            raise _at(path, text, ["providers", provider], problem)
+    for key, problem_with in check_providers(file.providers, file.agents):
+        raise _at(path, text, ["providers", *key], ValueError(problem_with))
     for key, problem_with in check_web(file.web):
         raise _at(path, text, ["web", *key], ValueError(problem_with))
     placements = load_placements(home)

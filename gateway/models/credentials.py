@@ -9,7 +9,8 @@ import msgspec
 
 from gateway.models.offline import MODELS as OFFLINE_MODELS
 from protocols.decoding import nearest
-from runtime.config import Cluster, ProviderTable, split_model
+from runtime.config import Cluster, split_model
+from runtime.config_providers import ProviderTable, openai_like
 from runtime.secrets import API_KEY, Secrets
 
 SUPPORTED = ("anthropic", "google", "offline")
