@@ -55,7 +55,7 @@ class PromptBuilder:
         if run.source is RunSource.HEARTBEAT:
             lines.append("This is a heartbeat: if nothing needs attention, answer exactly HEARTBEAT_OK.")
         elif run.source is RunSource.SCHEDULE:
-            lines.append("This work begins by a schedule of this agent; nobody is watching.")
+            lines.append(f"This work was begun by the schedule {run.name!r} of this agent; nobody is watching.")
         elif run.depth or not run.people:
             lines.append(f"This work was delegated by the agent {run.caller} (depth {run.depth}); answer to it.")
         return Prompt("\n\n".join(parts), "\n".join(lines))

@@ -173,9 +173,10 @@ class Scheduler:
 
     def _make(self, due: Schedule, late: float) -> NewRun:
         assert due.next_at is not None
-        head = f"Scheduled ({due.name}), due {when_text(due.next_at, due.tz)}"
+        message = due.message
         if late > GRACE_SECONDS:
-            head += f", {late / 60:.0f} min late: the gateway was down then"
+            was = when_text(due.next_at, due.tz)
+            message += f"\n\n[This was due {was} and begins {late / 60:.0f} min late: the gateway was down then.]"
         return NewRun(
             run_id=new_run_id(),
             source=RunSource.SCHEDULE,
@@ -183,7 +184,7 @@ class Scheduler:
             caller=self._agent,
             people=False,
             session_key=due.session_key,
-            message=f"{head}:\n{due.message}",
+            message=message,
             options=RunOptions(to=due.to),
             idempotency_key=f"schedule:{due.id}:{due.next_at:.3f}",
         )
