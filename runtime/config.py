@@ -20,6 +20,7 @@ from protocols.schedules import Missed
 from protocols.targets import TargetError, parse_target
 from runtime.config_providers import ProviderTable, check_providers
 from runtime.config_reach import McpTable, WebTable, check_mcp, check_web
+from runtime.config_shell import ShellTable, check_shell
 from runtime.home import Home, explain_os_error, write_atomic
 
 Profile = Literal["offline", "live"]
@@ -182,6 +183,7 @@ class InstanceFile(_Table):
     heartbeat: HeartbeatTable = msgspec.field(default_factory=HeartbeatTable)
     schedule: ScheduleTable = msgspec.field(default_factory=ScheduleTable)
     tools: ToolsTable = msgspec.field(default_factory=ToolsTable)
+    shell: ShellTable = msgspec.field(default_factory=ShellTable)
     limits: LimitsTable = msgspec.field(default_factory=LimitsTable)
     budget: BudgetTable = msgspec.field(default_factory=BudgetTable)
     discord: InstanceDiscordTable = msgspec.field(default_factory=InstanceDiscordTable)
@@ -310,6 +312,8 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
         (["heartbeat", "target"], lambda: file.heartbeat.target and parse_target(file.heartbeat.target)),
         (["discord", "home"], lambda: file.discord.home and parse_target(file.discord.home)),
         (["limits", "run_timeout"], lambda: _check_timeout(file.limits.run_timeout)),
+        (["shell", "timeout"], lambda: _check_timeout(file.shell.timeout)),
+        (["shell", "background_after"], lambda: _check_timeout(file.shell.background_after)),
         (["limits", "approval_expires"], lambda: _check_timeout(file.limits.approval_expires)),
         (["model", "primary"], lambda: split_model(file.model.primary)),
         (["model", "fallbacks"], lambda: [split_model(m) for m in file.model.fallbacks]),
@@ -318,6 +322,8 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
         checks.append((["mcp", server, "timeout"], lambda table=table: _check_timeout(table.timeout)))
         for key, problem in check_mcp(server, table):
             raise _at(path, text, ["mcp", server, *key], ValueError(problem))
+    for key, problem in check_shell(file.shell, home):
+        raise _at(path, text, ["shell", *key], ValueError(problem))
     for where, check in checks:
         try:
             check()
