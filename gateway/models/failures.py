@@ -27,6 +27,39 @@ _ANTHROPIC_TYPES = {
     "conflict_error": ErrorKind.OVERLOAD,
     "exceed_context_size_error": ErrorKind.OVERFLOW,  # llama.cpp
 }
+_OPENAI_CODES = {
+    "insufficient_quota": ErrorKind.QUOTA,
+    "billing_hard_limit_reached": ErrorKind.QUOTA,
+    "billing_not_active": ErrorKind.QUOTA,
+    "usage_limit_reached": ErrorKind.QUOTA,  # of a plan, until its window ends
+    "usage_not_included": ErrorKind.QUOTA,
+    "invalid_api_key": ErrorKind.AUTH,
+    "account_deactivated": ErrorKind.AUTH,
+    "token_expired": ErrorKind.AUTH,
+    "model_not_found": ErrorKind.CONFIG,
+    "unsupported_country_region_territory": ErrorKind.AUTH,
+    "context_length_exceeded": ErrorKind.OVERFLOW,
+    "rate_limit_exceeded": ErrorKind.RATE,
+    "content_filter": ErrorKind.REFUSED,
+    "content_policy_violation": ErrorKind.REFUSED,
+    "invalid_prompt": ErrorKind.REFUSED,  # "your prompt was flagged"
+    "server_error": ErrorKind.OVERLOAD,
+    "server_is_overloaded": ErrorKind.OVERLOAD,
+    "slow_down": ErrorKind.OVERLOAD,
+}
+_OPENAI_TYPES = {
+    "insufficient_quota": ErrorKind.QUOTA,
+    "usage_limit_reached": ErrorKind.QUOTA,
+    "authentication_error": ErrorKind.AUTH,
+    "permission_error": ErrorKind.AUTH,
+    "rate_limit_error": ErrorKind.RATE,
+    "not_found_error": ErrorKind.CONFIG,
+    "overloaded_error": ErrorKind.OVERLOAD,
+    "server_error": ErrorKind.OVERLOAD,
+    "exceed_context_size_error": ErrorKind.OVERFLOW,  # llama.cpp
+}
+_TOO_LONG = ("maximum context length", "context window", "exceeds the available context", "exceed_context_size")
+"""What servers of one's own say of a conversation that is too long; they have no code for it."""
 _GOOGLE_STATUSES = {
     "UNAUTHENTICATED": ErrorKind.AUTH,
     "PERMISSION_DENIED": ErrorKind.AUTH,
@@ -78,6 +111,18 @@ def of_anthropic(status: int, type: str | None, code: str | None, message: str) 
             return ErrorKind.OVERFLOW
         if "credit balance is too low" in text:
             return ErrorKind.QUOTA
+    return _by_http_status(status)
+
+
+def of_openai(status: int, type: str | None, code: str | None, message: str) -> ErrorKind:
+    """By `code`, then `type`, then an overflow's text, then status (200: an error inside a stream)."""
+    if code in _OPENAI_CODES:
+        return _OPENAI_CODES[code]
+    if type in _OPENAI_TYPES:
+        return _OPENAI_TYPES[type]
+    text = message.lower()
+    if status in (200, 400, 413) and any(words in text for words in _TOO_LONG):
+        return ErrorKind.OVERFLOW
     return _by_http_status(status)
 
 

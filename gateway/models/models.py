@@ -17,6 +17,7 @@ from gateway.models.credentials import OFFLINE, Credentials
 from gateway.models.failover import Candidate, Failover, Marks
 from gateway.models.gemini import GeminiProvider
 from gateway.models.offline import MODELS as OFFLINE_MODELS
+from gateway.models.openai import OpenAIProvider
 from gateway.models.prices import Prices
 from gateway.models.provider import Answer, Provider, Request, Reset, TextDelta
 from protocols.control import ModelChanged
@@ -59,16 +60,18 @@ class Models:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = dice.random,
         catalogue: Catalogue | None = None,
+        learn: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """`make_offline(name)` gives the provider of `offline/<name>`."""
+        """`make_offline(name)` gives the provider of `offline/<name>`; `learn` is told of secrets that come up."""
         self._instance = instance
         self._cluster = cluster
         self._secrets = secrets
         self._make_offline = make_offline
         self._clock = clock
         self._catalogue = catalogue or Catalogue.shipped()
+        self._learn = learn
         self._override = instance.overrides.model
-        self._credentials = Credentials(secrets, cluster, instance.spec.name)
+        self._credentials = self._read_credentials()
         self._prices = Prices(clock)
         self._marks = Marks()
         self._failover = Failover(self._provider, self._prepare, self._marks, clock=clock, sleep=sleep, random=random)
@@ -85,12 +88,7 @@ class Models:
 
         `request.model` is ignored. `model` is a run's own choice: only it is asked, never a fallback.
         """
-        if model is not None:
-            names = [self._catalogue.standing(model, self._today()).model]
-        else:
-            selection = self._select()
-            names = [selection.active, *selection.fallbacks]
-        chain = [self._candidate(name) for name in names]
+        chain = [self._candidate(name) for name in self._names(model)]
         async with contextlib.aclosing(self._failover.stream(chain, request)) as items:
             async for item in items:
                 if isinstance(item, Answer):
@@ -172,7 +170,7 @@ class Models:
         self._instance = instance
         self._cluster = cluster
         self._override = instance.overrides.model
-        self._credentials = Credentials(self._secrets, cluster, instance.spec.name)
+        self._credentials = self._read_credentials()
         self._marks.forget()
 
     async def close(self) -> None:
@@ -184,6 +182,17 @@ class Models:
             await provider.close()
 
     # Inside
+
+    def _read_credentials(self) -> Credentials:
+        name = self._instance.spec.name
+        return Credentials(self._secrets, self._cluster, name, clock=self._clock, learn=self._learn)
+
+    def _names(self, model: str | None) -> list[str]:
+        """Those that may answer, in order: a run's own choice alone, else the active one and its fallbacks."""
+        if model is not None:
+            return [self._catalogue.standing(model, self._today()).model]
+        selection = self._select()
+        return [selection.active, *selection.fallbacks]
 
     def _today(self) -> datetime.date:
         return datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).date()
@@ -220,30 +229,38 @@ class Models:
             self._marks.forget(provider)
         return Candidate(model)
 
-    def _settings(self, provider: str) -> tuple[str | None, str | None, str | None]:
-        """What a client is made with: another key or address makes another client."""
+    def _settings(self, provider: str) -> tuple[str | None, ...]:
+        """What a client is made with: another key, account or address makes another client."""
         table = self._credentials.table(provider)
-        return self._credentials.key(provider), table.base_url, table.api_version
+        account = self._credentials.account(provider)
+        where = account.settings.base_url if account is not None else table.base_url
+        signed_in = account.settings.client_id if account is not None else None
+        return self._credentials.key(provider), where, table.api_version, table.api, signed_in
 
     def _provider(self, model: str) -> Provider:
         """The provider of `model`, opened on first use."""
         provider, name = split_model(model)
         slot = model if provider == OFFLINE else provider
         if slot not in self._opened:
-            settings = (None, None, None) if provider == OFFLINE else self._settings(provider)
-            self._opened[slot] = (settings, self._make(provider, name, *settings))
+            settings = () if provider == OFFLINE else self._settings(provider)
+            self._opened[slot] = (settings, self._make(provider, name))
         return self._opened[slot][1]
 
-    def _make(self, provider: str, name: str, key: str | None, base_url: str | None, version: str | None) -> Provider:
-        match provider:
-            case "anthropic":
-                return AnthropicProvider(key or "", base_url=base_url, catalogue=self._catalogue, clock=self._clock)
-            case "google":
-                return GeminiProvider(
-                    key or "", base_url=base_url, api_version=version, catalogue=self._catalogue, clock=self._clock
-                )
-            case _:
-                return self._make_offline(name)
+    def _make(self, provider: str, name: str) -> Provider:
+        catalogue, clock = self._catalogue, self._clock
+        if provider == OFFLINE:
+            return self._make_offline(name)
+        table, key = self._credentials.table(provider), self._credentials.key(provider) or ""
+        if provider == "anthropic":
+            return AnthropicProvider(key, base_url=table.base_url, catalogue=catalogue, clock=clock)
+        if provider == "google":
+            version = table.api_version
+            return GeminiProvider(key, base_url=table.base_url, api_version=version, catalogue=catalogue, clock=clock)
+        account = self._credentials.account(provider)
+        where = account.settings.base_url if account is not None else table.base_url
+        return OpenAIProvider(
+            account or key, name=provider, base_url=where, api=table.api, catalogue=catalogue, clock=clock
+        )
 
     def _prepare(self, model: str, request: Request) -> Request:
         """The request as `model` can take it."""
@@ -264,6 +281,10 @@ class Models:
     def _notice(self, selection: _Selection) -> str:
         """What to know about a model that works: its end date, or what answers while it is passed over."""
         told = []
+        if not selection.active.startswith(f"{OFFLINE}/") and (
+            about := self._credentials.notice(selection.active.partition("/")[0])
+        ):
+            told.append(about)
         mark = self._marks.get(selection.active, self._clock())
         if mark is not None and selection.fallbacks:
             told.append(f"{selection.active} is passed over: {mark.reason}")

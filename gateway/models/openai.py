@@ -1,0 +1,233 @@
+"""OpenAI, and every server that speaks one of its APIs, through the `openai` SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from gateway.models import openai_responses, openai_wire
+from gateway.models.catalogue import Catalogue
+from gateway.models.failures import of_openai, retry_after
+from gateway.models.provider import Answer, ErrorKind, Message, ProviderError, Request, Text, TextDelta
+from gateway.models.sdk import load_sdk
+from runtime.secrets import Redactor
+
+NAME = "openai"
+BASE_URL = "https://api.openai.com/v1"
+CONNECT_SECONDS = 10.0
+FIRST_SECONDS = 300.0
+"""Longest time to the first text: the APIs may say nothing while the model thinks."""
+SILENCE_SECONDS = 120.0
+"""Longest time between two events after it."""
+_TRANSPORTS = ("openai", "httpx2", "httpcore2", "h11", "anyio")
+_ORIGINATOR = "atomizer"
+
+Api = Literal["chat", "responses"]
+
+
+class Bearer(msgspec.Struct, frozen=True):
+    """What one request is authorized with."""
+
+    token: str
+    account: str = ""
+    """The account's id, which its API wants to be told."""
+
+
+class Tokens(Protocol):
+    """Where access tokens come from."""
+
+    async def bearer(self, rejected: str | None = None) -> Bearer:
+        """One that works; `rejected` is one that did not although it should. Raises ProviderError."""
+        ...
+
+
+class OpenAIProvider:
+    """One key, or one account, at one address. Retries nothing: that is the failover's task."""
+
+    def __init__(
+        self,
+        key: str | Tokens,
+        *,
+        name: str = NAME,
+        base_url: str | None = None,
+        api: Api | None = None,
+        catalogue: Catalogue | None = None,
+        first: float = FIRST_SECONDS,
+        silence: float = SILENCE_SECONDS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`key` is an API key, or where an account's tokens come from. `name` is the part before the model's slash."""
+        self.name = name
+        self._key = key
+        self._base_url = (base_url or BASE_URL).rstrip("/")
+        self._official = base_url is None
+        self._account = not isinstance(key, str)
+        self._api: Api = api or ("responses" if self._official or self._account else "chat")
+        self._catalogue = catalogue or Catalogue.shipped()
+        self._first = first
+        self._silence = silence
+        self._clock = clock
+        self._redact = Redactor([key] if isinstance(key, str) else [])
+        self._client: Any = None
+        self._opening = asyncio.Lock()
+
+    async def stream(self, request: Request) -> AsyncIterator[TextDelta | Answer]:
+        """Deltas, then one Answer; raises ProviderError."""
+        known = self._catalogue.find(f"{self.name}/{request.model}")
+        gathering: openai_wire.Gathering | openai_responses.Gathering
+        if self._api == "chat":
+            params = openai_wire.to_params(request, known, self.name, official=self._official)
+            gathering = openai_wire.Gathering()
+        else:
+            params = openai_responses.to_params(request, known, self.name, account=self._account)
+            gathering = openai_responses.Gathering(self.name)
+        events: Any = None
+        reading = said = False
+        try:
+            events = await self._ask(params)
+            reading = True
+            iterator = events.__aiter__()
+            while True:
+                async with asyncio.timeout(self._silence if said else self._first):
+                    event = await anext(iterator, None)
+                if event is None:
+                    break
+                text = gathering.add(event.to_dict(mode="json", warnings=False))
+                if text:
+                    said = True
+                    yield TextDelta(text)
+            answer = gathering.finish(self._answered(request.model, gathering.model))
+        except Exception as error:  # the SDK lets its transport's and its decoder's own errors through
+            raise self._explain(error, request.model, reading, said) from None
+        finally:
+            if events is not None:
+                await events.close()
+        # A plan is paid for by the month: a token of it has no price.
+        yield msgspec.structs.replace(answer, cost_usd=0.0) if self._account else answer
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None:
+            await client.close()
+
+    async def _ask(self, params: dict[str, Any]) -> Any:
+        client = await self._open()
+        if isinstance(self._key, str):
+            return await self._create(client, params, {})
+        bearer = await self._key.bearer()
+        try:
+            return await self._create(client, params, self._headers(bearer))
+        except Exception as error:
+            if getattr(error, "status_code", None) != 401:
+                raise
+        # It ended before its time: with a new one the question is asked for the first time.
+        bearer = await self._key.bearer(bearer.token)
+        return await self._create(client, params, self._headers(bearer))
+
+    async def _create(self, client: Any, params: dict[str, Any], headers: dict[str, str]) -> Any:
+        create = client.chat.completions.create if self._api == "chat" else client.responses.create
+        async with asyncio.timeout(CONNECT_SECONDS + self._first):
+            return await create(**params, extra_headers=headers)
+
+    def _headers(self, bearer: Bearer) -> dict[str, str]:
+        self._redact.know([bearer.token])
+        headers = {"Authorization": f"Bearer {bearer.token}", "originator": _ORIGINATOR}
+        return headers | ({"chatgpt-account-id": bearer.account} if bearer.account else {})
+
+    async def _open(self) -> Any:
+        async with self._opening:
+            if self._client is None:
+                sdk = await load_sdk("openai", _rehearse)
+                self._client = await asyncio.to_thread(self._make, sdk)
+        return self._client
+
+    def _make(self, sdk: Any) -> Any:
+        return sdk.AsyncOpenAI(
+            api_key=self._key if isinstance(self._key, str) else "unused",  # without, the SDK reads the environment
+            base_url=self._base_url,
+            max_retries=0,
+            timeout=sdk.Timeout(self._first, connect=CONNECT_SECONDS),
+        )
+
+    def _answered(self, asked: str, reported: str) -> str:
+        """The model as it answered: what the provider says, unless that is the one asked for with its date."""
+        if not self._official or not reported or reported.startswith(asked):
+            reported = asked
+        return f"{self.name}/{reported}"
+
+    def _explain(self, error: Exception, model: str, reading: bool, said: bool) -> ProviderError:
+        name = f"{self.name}/{model}"
+        if isinstance(error, ProviderError):
+            error.model = name
+            error.args = (self._redact(str(error)),)
+            return error
+        if isinstance(error, TimeoutError):
+            seconds = self._silence if said else self._first
+            return ProviderError(ErrorKind.NETWORK, f"{self._base_url}: no answer for {seconds:g} s", model=name)
+        if hasattr(error, "status_code") or isinstance(getattr(error, "body", None), dict):
+            return self._explain_status(error, name)
+        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSPORTS:
+            cause = error.__cause__ if error.__cause__ and str(error.__cause__) else error
+            what = self._redact(str(cause)) or type(error).__name__
+            return ProviderError(ErrorKind.NETWORK, f"{self._base_url}: {what}", model=name)
+        if isinstance(error, ImportError):
+            return ProviderError(ErrorKind.CONFIG, f"its SDK cannot be imported: {error}", model=name)
+        kind = ErrorKind.NETWORK if reading else ErrorKind.INVALID
+        what = "an answer that cannot be read" if reading else "a request that the SDK refused"
+        return ProviderError(kind, self._redact(f"{what}: {type(error).__name__}: {error}"[:300]), model=name)
+
+    def _explain_status(self, error: Any, name: str) -> ProviderError:
+        """An error with a status, or one inside a stream, which comes with the stream's own, 200."""
+        status = getattr(error, "status_code", 200)
+        body = error.body if isinstance(error.body, dict) else {}
+        said = str(body.get("message") or body.get("detail") or error.message or "no message")
+        response = getattr(error, "response", None)
+        return ProviderError(
+            of_openai(status, error.type, error.code, said),
+            self._redact(f"{error.code or error.type or f'HTTP {status}'}: {said[:500]}"),
+            retry_after=retry_after(response.headers, self._clock()) if response is not None else None,
+            model=name,
+        )
+
+
+_ENVELOPE = {"id": "", "object": "chat.completion.chunk", "created": 0, "model": ""}
+_CHAT_PLAY: list[dict[str, Any]] = [
+    _ENVELOPE | {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "."}, "finish_reason": None}]},
+    _ENVELOPE | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+]
+_ITEM = {"type": "message", "id": "", "role": "assistant", "status": "completed", "content": []}
+_PLACE = {"item_id": "", "output_index": 0, "content_index": 0}
+_RESPONSES_PLAY: list[dict[str, Any]] = [
+    {"type": "response.output_text.delta", "sequence_number": 0, "delta": ".", "logprobs": [], **_PLACE},
+    {"type": "response.output_item.done", "sequence_number": 1, "output_index": 0, "item": _ITEM},
+    {"type": "response.completed", "sequence_number": 2, "response": {"id": "", "object": "response", "output": []}},
+]
+
+
+def _rehearse(sdk: Any) -> None:
+    """One answer over each API from nowhere, in this thread: the SDK builds its types on first use."""
+    import httpx2
+
+    def reply(request: httpx2.Request) -> httpx2.Response:
+        events = _CHAT_PLAY if request.url.path.endswith("/completions") else _RESPONSES_PLAY
+        played = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, text=played)
+
+    async def play() -> None:
+        transport = httpx2.MockTransport(reply)
+        async with sdk.AsyncOpenAI(
+            api_key="none", base_url="http://none", max_retries=0, http_client=httpx2.AsyncClient(transport=transport)
+        ) as client:
+            request = Request(model="none", stable=".", volatile=".", messages=[Message("user", [Text(".")])])
+            chat = openai_wire.to_params(request, None, NAME, official=True)
+            responses = openai_responses.to_params(request, None, NAME, account=False)
+            for create, params in ((client.chat.completions.create, chat), (client.responses.create, responses)):
+                async for event in await create(**params):
+                    event.to_dict(mode="json", warnings=False)
+
+    asyncio.run(play())
