@@ -25,6 +25,8 @@ def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers) -> dict[s
 
     async def report(effect: Effect) -> str:
         """Tell the delegator how its child ended; a repeat sets the same state again."""
+        if effect.target == agent:
+            return "noted with the run's end"  # a run that this agent gave itself, in the same ledger
         try:
             client = peers.client(effect.target or "")
             await client.report(msgspec.convert(effect.payload, ChildReport))

@@ -17,6 +17,7 @@ from aiohttp import web
 
 from gateway.agent.approvals import Approvals
 from gateway.agent.calling import Caller
+from gateway.agent.children import OwnRuns
 from gateway.agent.heartbeat import BeatConfig, Heartbeat
 from gateway.agent.memory import Memory
 from gateway.agent.peers import Peers
@@ -178,6 +179,13 @@ class Gateway:
             busy=lambda: self.runner.busy,
             wake_runner=self.runner.wake,
             on_change=self._heartbeat_changed,
+        )
+        self.own_runs = OwnRuns(
+            agent,
+            self._ledger,
+            self._reader,
+            on_accept=self._run_begun_here,
+            wait_for_end=self.waiters.wait_for_end,
         )
         self.scheduler = Scheduler(
             agent,
@@ -352,7 +360,7 @@ class Gateway:
 
     async def _before_end(self, run: ClaimedRun) -> str | None:
         """What the model must still hear before it may finish."""
-        return None
+        return self.own_runs.before_end(run)
 
     def _run_accepted(self, new: NewRun) -> None:
         """Said from what was written, without reading it back: accepting is the hot path."""
@@ -474,6 +482,7 @@ class Gateway:
             ledger=self._ledger,
             project_log=self.project_log,
             scheduler=self.scheduler,
+            own_runs=self.own_runs,
             reader=self._reader,
             status=self.status.snapshot,
         )

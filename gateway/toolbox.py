@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from gateway.agent.children import OwnRuns
 from gateway.agent.memory import Memory
 from gateway.agent.peers import Peers
 from gateway.agent.permissions import Permissions
@@ -17,6 +18,7 @@ from gateway.tools.files import ReadFile, Roots
 from gateway.tools.log import WriteProjectLog
 from gateway.tools.memory import MemorySearch, MemoryWrite
 from gateway.tools.schedule import ScheduleTool
+from gateway.tools.sessions import SessionsHistory, SessionsList, SessionsSend, SessionsSpawn
 from gateway.tools.status import ShowStatus
 from protocols.status import AgentStatus
 from runtime.config import Instance
@@ -36,6 +38,7 @@ def build_tools(
     ledger: Ledger,
     project_log: ProjectLog,
     scheduler: Scheduler,
+    own_runs: OwnRuns,
     reader: Reader,
     status: Callable[[], AgentStatus],
 ) -> dict[str, Tool]:
@@ -47,6 +50,10 @@ def build_tools(
         Delegate(peers, ledger),
         WriteProjectLog(project_log, agent),
         ScheduleTool(scheduler, reader, agent),
+        SessionsList(reader),
+        SessionsHistory(reader, own_runs),
+        SessionsSend(own_runs),
+        SessionsSpawn(own_runs),
         ShowStatus(status),
     ]
     table = config.file.tools

@@ -56,6 +56,8 @@ class PromptBuilder:
             lines.append("This is a heartbeat: if nothing needs attention, answer exactly HEARTBEAT_OK.")
         elif run.source is RunSource.SCHEDULE:
             lines.append(f"This work was begun by the schedule {run.name!r} of this agent; nobody is watching.")
+        elif run.caller == self._agent:
+            lines.append(f"This work was given by this agent itself, in another session (depth {run.depth}).")
         elif run.depth or not run.people:
             lines.append(f"This work was delegated by the agent {run.caller} (depth {run.depth}); answer to it.")
         return Prompt("\n\n".join(parts), "\n".join(lines))

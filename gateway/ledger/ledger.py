@@ -17,6 +17,7 @@ import msgspec
 from gateway.ledger import schema
 from gateway.ledger.approvals import ApprovalStore
 from gateway.ledger.beats import BeatStore
+from gateway.ledger.children import ChildStore
 from gateway.ledger.effects import EffectStore, add_effect
 from gateway.ledger.records import ClaimedRun, Ending, NewRun, PromptUsed, RunOptions
 from gateway.ledger.rows import insert_run
@@ -43,6 +44,7 @@ class Ledger:
         self.effects = EffectStore(self.writer, clock)
         self.beats = BeatStore(self.writer, clock)
         self.schedules = ScheduleStore(self.writer, clock)
+        self.children = ChildStore(self.writer, clock, agent)
         self.approvals = ApprovalStore(self.writer, clock, agent)
 
     def start(self) -> None:
@@ -399,6 +401,10 @@ def _finish(db: sqlite3.Connection, run_id: str, ending: Ending, now: float) -> 
         ),
     ).rowcount
     if changed:
+        db.execute(  # a run that this agent gave itself
+            "UPDATE children SET state = ?, text = ?, error = ? WHERE run_id = ?",
+            (ending.state.value, ending.text, ending.reason or None, run_id),
+        )
         for effect in ending.effects:
             add_effect(db, run_id, effect, now)
         _finish_merged(db, run_id, ending, now)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from gateway.ledger.approvals import COLUMNS, as_approval
+from gateway.ledger.children import ChildReader
 from gateway.ledger.records import ClaimedRun, RunOptions, StoredStep
 from gateway.ledger.schedules import ScheduleReader
 from protocols.approvals import Approval
@@ -42,6 +43,7 @@ class Reader:
         self._db = open_reader(path)
         self._agent = agent
         self.schedules = ScheduleReader(self._db)
+        self.own_children = ChildReader(self._db)
 
     def close(self) -> None:
         self._db.close()
@@ -242,9 +244,12 @@ class Reader:
             for r in rows
         ]
 
-    def transcript(self, key: str) -> list[TranscriptMessage]:
+    def transcript(self, key: str, limit: int = -1) -> list[TranscriptMessage]:
+        """The messages of a session, oldest first; with a `limit`, the newest so many."""
         rows = self._db.execute(
-            "SELECT role, content, run_id, at FROM messages WHERE session_key = ? ORDER BY seq", (key,)
+            "SELECT * FROM (SELECT seq, role, content, run_id, at FROM messages WHERE session_key = ?"
+            " ORDER BY seq DESC LIMIT ?) ORDER BY seq",
+            (key, limit),
         )
         return [
             TranscriptMessage(role=r["role"], content=_visible(r["content"]), run_id=r["run_id"], at=r["at"])

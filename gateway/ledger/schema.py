@@ -183,6 +183,7 @@ CREATE TABLE compactions(
   at REAL NOT NULL
 );
 CREATE INDEX compactions_session ON compactions(session_key, id);
+ALTER TABLE children ADD COLUMN read_at REAL;
 ALTER TABLE sessions ADD COLUMN pinned TEXT NOT NULL DEFAULT '[]'
 """
 
