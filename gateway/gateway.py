@@ -16,6 +16,7 @@ import msgspec
 from aiohttp import web
 
 from gateway.agent.approvals import Approvals
+from gateway.agent.budget import Budget
 from gateway.agent.calling import Caller
 from gateway.agent.children import OwnRuns
 from gateway.agent.heartbeat import BeatConfig, Heartbeat
@@ -33,13 +34,16 @@ from gateway.api.control import ControlApi
 from gateway.api.hooks import HooksApi
 from gateway.api.schedules import SchedulesApi
 from gateway.api.status import StatusApi
+from gateway.api.usage import UsageApi
 from gateway.api.waiting import RunWaiters
 from gateway.channels.outbox import Outbox, effects_of, swallowed
+from gateway.channels.routing import Router
 from gateway.effects import effect_handlers
 from gateway.exclusive import listen, only_process
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
-from gateway.ledger.records import ClaimedRun, Ending, NewRun
+from gateway.ledger.spending import Spending
+from gateway.ledger.records import ClaimedRun, Ending, NewEffect, NewRun
 from gateway.models.models import Models
 from gateway.models.offline import OfflineProvider
 from gateway.models.provider import Request
@@ -49,6 +53,8 @@ from protocols.approvals import Approval
 from protocols.control import HeartbeatChange
 from protocols.errors import AtomizerError, ProtocolError, StorageFull, Unreachable
 from protocols.events import ApprovalEvent, DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
+from protocols.runs import RunState
+from runtime.budget_store import BudgetStore
 from runtime.config import (
     Cluster,
     Instance,
@@ -122,6 +128,8 @@ class Gateway:
         self._build(token)
         stack.push_async_callback(self.peers.close)
         stack.push_async_callback(self.models.close)
+        stack.push_async_callback(self.budget.close)
+        await self.budget.start()
         stack.callback(self.memory.close)
         self._watch_signals()
         self._logs.publish_to(self._publish_log)
@@ -134,7 +142,8 @@ class Gateway:
     def _learn_secrets(self) -> None:
         """What must not appear in a log or a transcript: our own secrets by value, others' tokens by hash."""
         own = [self._secrets.get(self.agent, name) for owner, name in self._secrets.list() if owner == self.agent]
-        keys = [self._secrets.api_key(provider, self.agent) for provider in PROVIDERS]
+        providers = (*PROVIDERS, *self.cluster.file.providers)
+        keys = [self._secrets.api_key(provider, self.agent) for provider in providers]
         self._redact.know([v for v in (*own, *keys) if v], self._secrets.callers())
 
     def _build(self, token: str) -> None:
@@ -143,7 +152,13 @@ class Gateway:
         self.bus = EventBus(agent, self.instance)
         self.auth = Auth(self._secrets.callers())
         self.peers = Peers(agent, self.cluster, token)
-        self.models = Models(self.config, self.cluster, self._secrets, make_offline=lambda _: OfflineProvider())
+        self.models = Models(
+            self.config,
+            self.cluster,
+            self._secrets,
+            make_offline=lambda _: OfflineProvider(),
+            learn=lambda secret: self._redact.know([secret]),
+        )
         self.memory = Memory(self.config.workspace, home.shared, home.instance(agent) / "memory.db")
         self.prompt = PromptBuilder(agent, file.agent.title, self.config.workspace, home.shared)
         self.project_log = ProjectLog(home.project_log, home.run / "project_log.lock")
@@ -164,11 +179,26 @@ class Gateway:
             self._ledger,
             self._reader,
             work=self._work,
-            effects_of=effects_of,
+            effects_of=self._effects_of,
             on_change=self._run_changed,
             on_end=self._run_ended,
             places=file.limits.concurrent_runs,
             run_timeout=parse_duration(file.limits.run_timeout),
+        )
+        self.spending = Spending(home.state_db(agent))
+        self.budget = Budget(
+            BudgetStore(home.run / "budget.db", agent, self.instance),
+            self.spending,
+            self.models,
+            file.budget,
+            self.cluster.file.budget,
+            on_change=self.bus.touch,
+        )
+        self.router = Router(
+            session_route=self._reader.route,
+            main_session=f"agent:{agent}:main",
+            home=lambda: self.config.file.discord.home,
+            connected=lambda: frozenset(),
         )
         self.heartbeat = Heartbeat(
             agent,
@@ -176,7 +206,10 @@ class Gateway:
             self.config.workspace,
             self._ledger,
             self._reader,
+            shared=home.shared,
             busy=lambda: self.runner.busy,
+            route=self.router.beat_target,
+            money=self.budget.exhausted,
             wake_runner=self.runner.wake,
             on_change=self._heartbeat_changed,
         )
@@ -207,6 +240,7 @@ class Gateway:
             runner=self.runner,
             heartbeat=self.heartbeat,
             models=self.models,
+            budget=self.budget,
             prompt=self.prompt,
             tools=lambda: list(self.tools),
             can_delegate_to=self.peers.names,
@@ -253,6 +287,7 @@ class Gateway:
         routes += self.status.routes(self.events, lambda: describe(routes, title=title, version=VERSION))
         routes += self.hooks.routes()
         routes += self.control.routes()
+        routes += UsageApi(self.agent, self.spending, self.budget).routes()
         routes += SchedulesApi(self.agent, self.scheduler, self._reader).routes()
         return routes
 
@@ -337,7 +372,7 @@ class Gateway:
             ),
             limits=TurnLimits(max_steps=file.limits.max_steps, max_cost_usd=file.limits.max_cost_usd),
             cost_so_far=reader.run_cost(run.run_id),
-            models=self.models,
+            models=self.budget.for_run(run, park),
             caller=caller,
             ledger=self._ledger,
             collect=lambda: self._collect(run),
@@ -379,6 +414,10 @@ class Gateway:
         if summary.state.ended:
             self.waiters.ended(run_id)
 
+    def _effects_of(self, run: ClaimedRun, state: RunState, text: str, reason: str) -> list[NewEffect]:
+        way = self.router.destination(run.options, run.session_key)
+        return effects_of(run, state, text, reason, way, repeated=self.heartbeat.repeats(run, text))
+
     async def _run_ended(self, run: ClaimedRun, ending: Ending) -> None:
         self.outbox.wake()
         await self.approvals.run_ended(run.run_id)
@@ -412,7 +451,10 @@ class Gateway:
             every=every,
             quiet=parse_quiet(table.quiet) if table.quiet else None,
             tz=table.tz,
-            target=table.target,
+            target=None if table.target == "none" else table.target,
+            only_if_changed=table.only_if_changed,
+            isolated=table.isolated,
+            model=table.model,
         )
 
     def _schedule_config(self) -> ScheduleConfig:
@@ -456,6 +498,7 @@ class Gateway:
         self._learn_secrets()
         self.peers.reload(cluster)
         self.models.reload(config, cluster)
+        self.budget.configure(config.file.budget, cluster.file.budget)
         self.tools = self._build_tools()
         self.runner.configure(
             places=config.file.limits.concurrent_runs, run_timeout=parse_duration(config.file.limits.run_timeout)

@@ -60,12 +60,13 @@ def set_secret(call: Invocation, owner: str, name: str | None) -> None:
     from runtime.secrets import API_KEY, PROVIDERS, TOKEN, Secrets
 
     cluster = call.cluster
-    if owner not in PROVIDERS:
+    providers = list(dict.fromkeys([*PROVIDERS, *cluster.file.providers]))
+    if owner not in providers:
         if owner not in cluster.agents:
             from protocols.decoding import nearest
 
-            close = nearest(owner, [*PROVIDERS, *cluster.agents])
-            hint = f"did you mean {close}?" if close else f"known: {', '.join([*PROVIDERS, *cluster.agents])}"
+            close = nearest(owner, [*providers, *cluster.agents])
+            hint = f"did you mean {close}?" if close else f"known: {', '.join([*providers, *cluster.agents])}"
             raise CommandFailure(f"no provider or agent {owner!r}; {hint}", exits.USAGE, "usage")
         if name is None:
             raise CommandFailure(
@@ -86,7 +87,7 @@ def set_secret(call: Invocation, owner: str, name: str | None) -> None:
     reloaded, failed = reload_gateways(call)
     lines = [f"stored {owner}/{name}" + (f"; {len(reloaded)} running agents have read it" if reloaded else "")]
     lines += [f"{agent}: {why}" for agent, why in failed.items()]
-    if owner in PROVIDERS and cluster.file.models.profile == "offline":
+    if owner in providers and cluster.file.models.profile == "offline":
         lines.append(
             f'the profile is still offline: set profile = "live" under [models] in {call.home.cluster_toml}, '
             "then `atomizer restart --all`"

@@ -27,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "heartbeat": ("steer", "Steer an agent's heartbeat."),
     "agent": ("agents", "Add, remove, enable, disable or list agents."),
     "token": ("access", "Print a token, for curl."),
+    "login": ("login", "Sign in to a provider with an account."),
+    "logout": ("login", "Forget a provider's account."),
     "secrets": ("access", "Store keys; list which are there."),
 }
 """Name -> (module in this package, the line shown in the help)."""
