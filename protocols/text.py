@@ -1,0 +1,68 @@
+"""Text from outside made safe to show: what a model, a web page or a log says must not steer a terminal.
+
+Control characters (C0 but newline and tab, DEL, C1), line and paragraph separators, and the marks that turn the
+direction of writing are shown as what they are: `␛` for escape, `<U+202E>` for what has no picture.
+"""
+
+from __future__ import annotations
+
+import re
+
+_UNSAFE = re.compile("\r\n|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_UNSAFE_IN_A_ROW = re.compile("\r\n|[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_UNSAFE_IN_JSON = re.compile(
+    rb"\\(?:\\|r\\n|[bfr]|u(?:00(?:[01][0-9a-fA-F]|7[fF]|[89][0-9a-fA-F])|061[cC]"
+    rb"|20(?:0[eEfF]|2[89a-eA-E]|6[6-9])))"
+    rb"|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\xc2[\x80-\x9f]|\xd8\x9c"
+    rb"|\xe2\x80[\x8e\x8f\xa8-\xae]|\xe2\x81[\xa6-\xa9]"
+)
+_SHORT = {b"\\b": "\b", b"\\f": "\f", b"\\r": "\r"}
+_PICTURES = 0x2400
+"""Unicode's pictures of the C0 characters begin here, in their order."""
+
+
+def printable(text: str) -> str:
+    """`text` with everything that would steer a terminal shown instead; lines and tabs stay."""
+    return _UNSAFE.sub(_shown, text)
+
+
+def printable_row(text: str) -> str:
+    """The same for a single row of a screen: a newline or a tab is shown as well."""
+    return _UNSAFE_IN_A_ROW.sub(_shown_in_a_row, text)
+
+
+def printable_json(raw: bytes) -> bytes:
+    """A JSON document whose strings, keys included, are as `printable` makes them; else it means the same."""
+    return _UNSAFE_IN_JSON.sub(_shown_in_json, raw)
+
+
+def _picture(char: str) -> str:
+    code = ord(char)
+    if code < 0x20:
+        return chr(_PICTURES + code)
+    return "\u2421" if code == 0x7F else f"<U+{code:04X}>"
+
+
+def _shown(found: re.Match[str]) -> str:
+    return "\n" if found[0] == "\r\n" else _picture(found[0])
+
+
+def _shown_in_a_row(found: re.Match[str]) -> str:
+    return _picture("\n") if found[0] == "\r\n" else " " if found[0] == "\t" else _picture(found[0])
+
+
+def _shown_in_json(found: re.Match[bytes]) -> bytes:
+    hit = found[0]
+    if hit == b"\\\\":
+        return hit
+    if hit == b"\\r\\n":
+        return b"\\n"
+    if hit in _SHORT:
+        char = _SHORT[hit]
+    elif hit.startswith(b"\\u"):
+        char = chr(int(hit[2:], 16))
+        if char in "\n\t":
+            return hit
+    else:
+        char = hit.decode()
+    return _picture(char).encode()
