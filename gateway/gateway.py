@@ -17,6 +17,7 @@ from aiohttp import web
 
 from gateway.agent.approvals import Approvals
 from gateway.agent.budget import Budget
+from gateway.agent.budget import Budget
 from gateway.agent.calling import Caller
 from gateway.agent.children import OwnRuns
 from gateway.agent.heartbeat import BeatConfig, Heartbeat
@@ -35,8 +36,10 @@ from gateway.api.hooks import HooksApi
 from gateway.api.schedules import SchedulesApi
 from gateway.api.status import StatusApi
 from gateway.api.usage import UsageApi
+from gateway.api.usage import UsageApi
 from gateway.api.waiting import RunWaiters
 from gateway.channels.outbox import Outbox, effects_of, swallowed
+from gateway.channels.routing import Router
 from gateway.channels.routing import Router
 from gateway.effects import effect_handlers
 from gateway.exclusive import listen, only_process
@@ -44,6 +47,7 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.spending import Spending
 from gateway.ledger.records import ClaimedRun, Ending, NewEffect, NewRun
+from gateway.ledger.spending import Spending
 from gateway.models.models import Models
 from gateway.models.offline import OfflineProvider
 from gateway.models.provider import Request
@@ -54,6 +58,8 @@ from protocols.control import HeartbeatChange
 from protocols.errors import AtomizerError, ProtocolError, StorageFull, Unreachable
 from protocols.events import ApprovalEvent, DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
 from protocols.runs import RunState
+from protocols.runs import RunState
+from runtime.budget_store import BudgetStore
 from runtime.budget_store import BudgetStore
 from runtime.config import (
     Cluster,
@@ -130,6 +136,8 @@ class Gateway:
         stack.push_async_callback(self.models.close)
         stack.push_async_callback(self.budget.close)
         await self.budget.start()
+        stack.push_async_callback(self.budget.close)
+        await self.budget.start()
         stack.callback(self.memory.close)
         self._watch_signals()
         self._logs.publish_to(self._publish_log)
@@ -184,6 +192,21 @@ class Gateway:
             on_end=self._run_ended,
             places=file.limits.concurrent_runs,
             run_timeout=parse_duration(file.limits.run_timeout),
+        )
+        self.spending = Spending(home.state_db(agent))
+        self.budget = Budget(
+            BudgetStore(home.run / "budget.db", agent, self.instance),
+            self.spending,
+            self.models,
+            file.budget,
+            self.cluster.file.budget,
+            on_change=self.bus.touch,
+        )
+        self.router = Router(
+            session_route=self._reader.route,
+            main_session=f"agent:{agent}:main",
+            home=lambda: self.config.file.discord.home,
+            connected=lambda: frozenset(),
         )
         self.spending = Spending(home.state_db(agent))
         self.budget = Budget(
@@ -287,6 +310,7 @@ class Gateway:
         routes += self.status.routes(self.events, lambda: describe(routes, title=title, version=VERSION))
         routes += self.hooks.routes()
         routes += self.control.routes()
+        routes += UsageApi(self.agent, self.spending, self.budget).routes()
         routes += UsageApi(self.agent, self.spending, self.budget).routes()
         routes += SchedulesApi(self.agent, self.scheduler, self._reader).routes()
         return routes
@@ -418,6 +442,10 @@ class Gateway:
         way = self.router.destination(run.options, run.session_key)
         return effects_of(run, state, text, reason, way, repeated=self.heartbeat.repeats(run, text))
 
+    def _effects_of(self, run: ClaimedRun, state: RunState, text: str, reason: str) -> list[NewEffect]:
+        way = self.router.destination(run.options, run.session_key)
+        return effects_of(run, state, text, reason, way, repeated=self.heartbeat.repeats(run, text))
+
     async def _run_ended(self, run: ClaimedRun, ending: Ending) -> None:
         self.outbox.wake()
         await self.approvals.run_ended(run.run_id)
@@ -498,6 +526,7 @@ class Gateway:
         self._learn_secrets()
         self.peers.reload(cluster)
         self.models.reload(config, cluster)
+        self.budget.configure(config.file.budget, cluster.file.budget)
         self.budget.configure(config.file.budget, cluster.file.budget)
         self.tools = self._build_tools()
         self.runner.configure(

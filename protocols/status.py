@@ -45,10 +45,14 @@ class HeartbeatStatus(Wire):
     """`off`, `scheduled`, `beating`, `paused` or `overdue`."""
     last_at: float | None = None
     last_outcome: str = ""
-    """`ok`, `alert`, `failed: ...`, or `skipped: <gate>`."""
+    """`ok`, `alert`, `duplicate` (an alert as it was already told), `failed: ...`, or `skipped: <gate>`."""
     next_at: float | None = None
     failures: int = 0
     reason: str = ""
+    last_run_id: str | None = None
+    """The last beat that asked a model; what it used is below."""
+    last_usage: Usage = msgspec.field(default_factory=Usage)
+    last_cost_usd: float | None = None
 
 
 class QueueStatus(Wire):
@@ -66,6 +70,34 @@ class PromptFile(Wire):
     """An estimate: characters divided by four."""
     truncated: bool = False
     missing: bool = False
+
+
+class BudgetScope(Wire):
+    """One UTC day's money: of an agent, or of the whole cluster. A limit of null: none."""
+
+    spent_usd: float = 0.0
+    reserved_usd: float = 0.0
+    """Set aside for calls under way: what they may cost at most."""
+    limit_usd: float | None = None
+    spent_tokens: int = 0
+    reserved_tokens: int = 0
+    limit_tokens: int | None = None
+
+
+class BudgetStatus(Wire):
+    state: str = "none"
+    """`none` (nothing is limited), `ok`, or `over` (the next call would pass a limit)."""
+    reason: str = ""
+    """Which limit, and how it stands."""
+    over: str = "wait"
+    """What becomes of a run over budget: `wait` or `fail`."""
+    waiting: int = 0
+    """Runs that wait for money."""
+    day: str = ""
+    """ISO date, UTC."""
+    resets_at: float | None = None
+    agent: BudgetScope = msgspec.field(default_factory=BudgetScope)
+    cluster: BudgetScope = msgspec.field(default_factory=BudgetScope)
 
 
 class ChannelStatus(Wire):
@@ -93,6 +125,7 @@ class AgentStatus(Wire):
     """Runs that are running or waiting, oldest first."""
     usage_today: Usage = msgspec.field(default_factory=Usage)
     cost_today_usd: float | None = None
+    budget: BudgetStatus = msgspec.field(default_factory=BudgetStatus)
     runs_today: int = 0
     sessions: int = 0
     can_delegate_to: list[str] = msgspec.field(default_factory=list)

@@ -126,7 +126,14 @@ class HeartbeatTable(_Table):
     tz: str = "UTC"
     """Time zone of `quiet`, as in `Europe/Berlin`."""
     target: str | None = None
-    """Where an alert goes: `provider:kind:id`."""
+    """Where an alert goes: `provider:kind:id`; `last`, from where a person last wrote; `none`: it is only logged."""
+    only_if_changed: bool = True
+    """No beat while nothing has changed since the last: work, delegations, approvals, dead letters, notes, and the
+    files that HEARTBEAT.md names."""
+    isolated: bool = True
+    """Each beat is a conversation of its own, with SOUL.md and HEARTBEAT.md alone; else it joins the main session."""
+    model: str | None = None
+    """Another model for beats, `provider/model`: a cheap one does."""
 
 
 class ScheduleTable(_Table):
@@ -309,7 +316,8 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
         (["heartbeat", "quiet"], lambda: file.heartbeat.quiet and parse_quiet(file.heartbeat.quiet)),
         (["heartbeat", "tz"], lambda: _check_zone(file.heartbeat.tz)),
         (["schedule", "tz"], lambda: _check_zone(file.schedule.tz)),
-        (["heartbeat", "target"], lambda: file.heartbeat.target and parse_target(file.heartbeat.target)),
+        (["heartbeat", "target"], lambda: _check_beat_target(file.heartbeat.target)),
+        (["heartbeat", "model"], lambda: file.heartbeat.model and split_model(file.heartbeat.model)),
         (["discord", "home"], lambda: file.discord.home and parse_target(file.discord.home)),
         (["limits", "run_timeout"], lambda: _check_timeout(file.limits.run_timeout)),
         (["shell", "timeout"], lambda: _check_timeout(file.shell.timeout)),
@@ -399,6 +407,11 @@ def split_model(text: str) -> tuple[str, str]:
 def _check_timeout(text: str) -> None:
     if parse_duration(text) <= 0:
         raise ValueError(f"{text!r} leaves a run no time; write for example `30m`")
+
+
+def _check_beat_target(text: str | None) -> None:
+    if text not in (None, "last", "none"):
+        parse_target(text)
 
 
 def _check_zone(name: str) -> None:

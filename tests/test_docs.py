@@ -40,6 +40,7 @@ _TOP = (
     "approvals",
     "logs",
     "sessions",
+    "usage",
     "schedules",
     "dead-letters",
 )

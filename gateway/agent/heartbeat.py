@@ -8,15 +8,18 @@ import datetime as dt
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
+from gateway.agent.changes import fingerprint
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
-from protocols.runs import RunSource, RunState, new_run_id
+from gateway.ledger.watching import BeatReader
+from protocols.runs import RunSource, RunState, RunSummary, new_run_id
 from protocols.status import HeartbeatStatus
 from runtime.sqlite_writer import DiskFull
 
@@ -26,6 +29,12 @@ PAUSE_AFTER = 3
 """Failures in a row after which beats stop until a person asks for one."""
 _PAUSING = ("model_auth", "model_quota")
 """Error codes that stop beats at once: money and keys."""
+_NO_MONEY = "budget"
+"""The error code of a run that the budget refused: no failure of the heartbeat's."""
+MAX_SECONDS = 600.0
+"""A beat may take so long, or as long as until the next."""
+REPEAT_SECONDS = 24 * 3600.0
+"""An alert in the same words is told once in so long."""
 _FIRST_SECONDS = 60.0
 _GRACE_SECONDS = 60.0
 
@@ -38,6 +47,15 @@ class BeatConfig(msgspec.Struct, frozen=True):
     """Minutes of the day (start, end) without beats."""
     tz: str
     target: str | None = None
+    """Where an alert goes: a target, or `last`; None: it is only logged."""
+    only_if_changed: bool = True
+    isolated: bool = True
+    """A conversation of its own for each beat; else the main session."""
+    model: str | None = None
+
+
+async def _no_limit() -> str:
+    return ""
 
 
 class Heartbeat:
@@ -51,12 +69,20 @@ class Heartbeat:
         ledger: Ledger,
         reader: Reader,
         *,
+        shared: Path | None = None,
         busy: Callable[[], bool],
+        route: Callable[[str | None], tuple[str | None, str]] = lambda target: (target, ""),
+        money: Callable[[], Awaitable[str]] = _no_limit,
         wake_runner: Callable[[], None],
         on_change: Callable[[], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`route(target)` is (where an alert goes, why it cannot); `money()` why there is none for a model call."""
         self._agent = agent
+        self._shared = shared or workspace
+        self._route = route
+        self._money = money
+        self._look = BeatReader(ledger.path)
         self._config = config
         self._workspace = workspace
         self._ledger = ledger
@@ -68,11 +94,14 @@ class Heartbeat:
         self._poke = asyncio.Event()
         self._asked = False
         self._run_id: str | None = None
+        self._seen: dict[str, str] = {}
         self._failures = 0
         self._paused = ""
         last = reader.last_beat()
         self._last_at: float | None = last[0] if last else None
         self._last_outcome = last[1] if last else ""
+        last_run = self._look.last_run()
+        self._last_run: RunSummary | None = reader.summary(last_run) if last_run else None
         self._next_at = self._first()
 
     def configure(self, config: BeatConfig) -> None:
@@ -112,7 +141,15 @@ class Heartbeat:
             next_at=self._next_at if self.on and not self._paused else None,
             failures=self._failures,
             reason=self._paused,
+            **self._last_used(),
         )
+
+    def repeats(self, run: ClaimedRun, text: str) -> bool:
+        """Is `text` an alert that a beat has already told within the last day, in the same words?"""
+        if run.source is not RunSource.HEARTBEAT or not text.strip():
+            return False
+        told = self._look.alerts(self._clock() - REPEAT_SECONDS, but=run.run_id)
+        return _words(text) in {_words(other) for other in told}
 
     def beat_now(self) -> str:
         """A person asks for a beat: quiet hours, `off` and a pause do not hold it up. What happens next, in words."""
@@ -150,19 +187,24 @@ class Heartbeat:
         """A beat's run has ended; `ok`: it said that nothing needs attention."""
         if run.run_id == self._run_id:
             self._run_id = None
+        seen = self._seen.pop(run.run_id, "")
+        code = ending.error.code if ending.error else ""
         if ending.state is RunState.SUCCEEDED:
-            self._failures, outcome = 0, "ok" if ok else "alert"
+            self._failures = 0
+            outcome = "ok" if ok else "duplicate" if self.repeats(run, ending.text) else "alert"
+        elif code == _NO_MONEY:
+            outcome = f"skipped: budget ({ending.reason})"
         else:
             self._failures += 1
             outcome = f"failed: {ending.reason or ending.state.value}"
-            code = ending.error.code if ending.error else ""
             if code in _PAUSING:
                 self._paused = f"paused: {ending.reason}; ask for a beat when it is mended"
             elif self._failures >= PAUSE_AFTER:
                 self._paused = f"paused after {self._failures} failures: {ending.reason}"
             if self._paused:
                 log.error("heartbeat %s", self._paused)
-        await self._record(outcome, run.run_id)
+        self._last_run = self._reader.summary(run.run_id)
+        await self._record(outcome, run.run_id, seen)
 
     async def _until_due(self) -> None:
         timeout = max(0.0, self._next_at - self._clock()) if self.on and not self._paused else None
@@ -171,27 +213,44 @@ class Heartbeat:
                 await self._poke.wait()
 
     async def _beat(self, asked: bool) -> None:
-        gate = None if asked else self._closed_gate()
+        if self._run_id is not None and asked:
+            return
+        seen = await asyncio.to_thread(self._fingerprint)
+        gate = None if asked else await self._closed_gate(seen)
         if gate is not None:
             await self._ledger.beats.release_held()
             self._wake_runner()
             await self._record(f"skipped: {gate}", None)
             return
-        if self._run_id is not None:
-            return
-        self._run_id = await self._ledger.beats.accept(self._make)
+        run_id = await self._ledger.beats.accept(self._make)
+        self._run_id = run_id
+        self._seen[run_id] = seen
         self._wake_runner()
         self._on_change()
 
-    def _closed_gate(self) -> str | None:
-        """The first gate that a scheduled beat does not pass."""
+    async def _closed_gate(self, seen: str) -> str | None:
+        """The first gate that a scheduled beat does not pass; none of them asks a model."""
         if self._quiet_now():
             return "quiet hours"
         if self._busy():
             return "busy"
         if self._run_id is not None:
             return "the last beat is still under way"
-        return "HEARTBEAT.md is empty" if self._nothing_to_check() else None
+        if self._nothing_to_check():
+            return "HEARTBEAT.md is empty"
+        if self._config.only_if_changed and await asyncio.to_thread(self._nothing_new, seen):
+            return "nothing has changed since the last beat"
+        _, problem = self._route(self._config.target)
+        if problem:
+            return f"no route ({problem})"
+        no_money = await self._money()
+        return f"budget ({no_money})" if no_money else None
+
+    def _fingerprint(self) -> str:
+        return fingerprint(self._look.facts(), self._workspace, self._shared)
+
+    def _nothing_new(self, seen: str) -> bool:
+        return seen == self._look.last_fingerprint() and not self._look.notes_waiting()
 
     def _quiet_now(self) -> bool:
         if self._config.quiet is None:
@@ -213,6 +272,8 @@ class Heartbeat:
 
     def _make(self, notes: list[tuple[str, str, float]]) -> NewRun:
         run_id = new_run_id()
+        config = self._config
+        target, _ = self._route(config.target)
         lines = ["Heartbeat: go through HEARTBEAT.md. If nothing needs attention, answer HEARTBEAT_OK."]
         if notes:
             lines.append("Notes since the last beat (data, with their sender):")
@@ -223,17 +284,34 @@ class Heartbeat:
             name="Heartbeat",
             caller=self._agent,
             people=False,
-            session_key=f"heartbeat:{run_id}",
+            session_key=f"heartbeat:{run_id}" if config.isolated else f"agent:{self._agent}:main",
             message="\n".join(lines),
-            options=RunOptions(to=self._config.target),
+            options=RunOptions(
+                deliver=target is not None,
+                to=target,
+                model=config.model,
+                timeout_seconds=min(config.every, MAX_SECONDS) if config.every > 0 else MAX_SECONDS,
+            ),
         )
 
-    async def _record(self, outcome: str, run_id: str | None) -> None:
+    async def _record(self, outcome: str, run_id: str | None, seen: str = "") -> None:
         self._last_at, self._last_outcome = self._clock(), outcome
-        await self._ledger.beats.save(outcome, run_id)
+        await self._ledger.beats.save(outcome, run_id, seen)
         self._on_change()
+
+    def _last_used(self) -> dict[str, Any]:
+        """What the last beat that asked a model used."""
+        run = self._last_run
+        return (
+            {} if run is None else {"last_run_id": run.run_id, "last_usage": run.usage, "last_cost_usd": run.cost_usd}
+        )
 
     def _first(self) -> float:
         now = self._clock()
         due = (self._last_at or now) + self._config.every
         return max(due, now + min(_FIRST_SECONDS, max(1.0, self._config.every)))
+
+
+def _words(text: str) -> str:
+    """An alert's words, whatever their spacing and case."""
+    return " ".join(text.split()).casefold()

@@ -9,11 +9,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
+from gateway.agent.failure import RunFailure
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, Ending, NewEffect
 from gateway.models.provider import ProviderError
-from protocols.errors import AtomizerError
+from protocols.errors import AtomizerError, StorageFull
 from protocols.runs import RunError, RunState, one_line
 from runtime.logs import logging_run
 from runtime.sqlite_writer import DiskFull
@@ -207,8 +208,10 @@ class Runner:
             return self._failed(run, "timeout", f"not done within {seconds:.0f} s")
         except ProviderError as error:
             return self._failed(run, f"model_{error.kind.value}", str(error))
-        except DiskFull as error:
+        except StorageFull as error:
             return self._failed(run, "storage_full", str(error))
+        except RunFailure as error:
+            return self._failed(run, error.code, str(error))
         except AtomizerError as error:
             return self._failed(run, "failed", str(error))
         except Exception as error:

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from aiohttp import web
 
+from gateway.agent.budget import Budget
 from gateway.agent.heartbeat import Heartbeat
 from gateway.agent.prompt import PromptBuilder
 from gateway.agent.runner import Runner
@@ -46,6 +47,7 @@ class StatusApi:
         runner: Runner,
         heartbeat: Heartbeat,
         models: Models,
+        budget: Budget,
         prompt: PromptBuilder,
         tools: Callable[[], list[str]],
         can_delegate_to: Callable[[], list[str]],
@@ -63,6 +65,7 @@ class StatusApi:
         self._runner = runner
         self._heartbeat = heartbeat
         self._models = models
+        self._budget = budget
         self._prompt = prompt
         self._tools = tools
         self._can_delegate_to = can_delegate_to
@@ -98,6 +101,7 @@ class StatusApi:
         return (503 if failing else 200), Ready(ready=not failing, failing=failing)
 
     async def status(self, call: Call) -> AgentStatus:
+        await self._budget.refresh()
         return self.snapshot()
 
     async def metrics(self, call: Call) -> web.Response:
@@ -130,6 +134,7 @@ class StatusApi:
             current=reader.current(),
             usage_today=usage,
             cost_today_usd=cost,
+            budget=self._budget.status(),
             runs_today=runs,
             sessions=reader.session_count(),
             can_delegate_to=self._can_delegate_to(),

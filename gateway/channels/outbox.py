@@ -9,12 +9,12 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+from gateway.channels.routing import Destination
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, Effect, NewEffect
 from protocols.errors import AtomizerError
 from protocols.runs import RunSource, RunState, one_line
-from protocols.targets import TargetError, parse_target
 from runtime.sqlite_writer import DiskFull
 
 log = logging.getLogger("outbox")
@@ -115,8 +115,13 @@ class Outbox:
         await self._ledger.effects.retry(effect.id, now + pause, problem)
 
 
-def effects_of(run: ClaimedRun, state: RunState, text: str, reason: str) -> list[NewEffect]:
-    """What leaves the process when `run` ends so: the log's line, the report to the delegator, the answer."""
+def effects_of(
+    run: ClaimedRun, state: RunState, text: str, reason: str, way: Destination, *, repeated: bool = False
+) -> list[NewEffect]:
+    """What leaves the process when `run` ends so: the log's line, the report to the delegator, the answer.
+
+    `way` is where its answer goes; `repeated`: a heartbeat's alert that was told in these words before.
+    """
     effects: list[NewEffect] = []
     if run.source in (RunSource.HOOK, RunSource.SCHEDULE):
         outcome = one_line(text if state is RunState.SUCCEEDED else reason, 200)
@@ -131,37 +136,27 @@ def effects_of(run: ClaimedRun, state: RunState, text: str, reason: str) -> list
             "error": reason or None,
         }
         effects.append(NewEffect(key=f"{run.run_id}/report", kind="report", payload=report, target=run.caller))
-    effects.append(_delivery(run, state, text))
+    effects.append(_delivery(run, state, text, way, repeated))
     return effects
 
 
-def _delivery(run: ClaimedRun, state: RunState, text: str) -> NewEffect:
-    """The answer's way to people. No channel exists yet, so all that is asked for by name is a dead letter."""
-    options = run.options
-    target, status, detail = options.to, "skipped", "no channel"
-    if not options.deliver:
-        detail = "not asked for"
-    elif state is not RunState.SUCCEEDED:
-        detail = f"the run {state.value}"
-    elif run.source is RunSource.HEARTBEAT and swallowed(text):
-        detail = HEARTBEAT_OK
-    elif target is not None:
-        status, detail = "dead", _undeliverable(target)
-    elif options.channel not in (None, "discord", "slack", "last"):
-        target = options.channel
-        status, detail = "dead", f"channel {options.channel!r} cannot be resolved: no channel is connected"
-    payload = {"text": text} if status == "dead" else {}
+def _delivery(run: ClaimedRun, state: RunState, text: str, way: Destination, repeated: bool) -> NewEffect:
+    """The answer's way to people."""
+    if run.options.deliver:
+        if state is not RunState.SUCCEEDED:
+            way = Destination("skipped", way.target, f"the run {state.value}")
+        elif run.source is RunSource.HEARTBEAT and swallowed(text):
+            way = Destination("skipped", way.target, HEARTBEAT_OK)
+        elif repeated:
+            way = Destination("skipped", way.target, "told in the same words within the last day")
     return NewEffect(
-        key=f"{run.run_id}/deliver", kind="deliver", payload=payload, target=target, state=status, detail=detail
+        key=f"{run.run_id}/deliver",
+        kind="deliver",
+        payload={} if way.state == "skipped" else {"text": text},
+        target=way.target,
+        state=way.state,
+        detail=way.detail,
     )
-
-
-def _undeliverable(target: str) -> str:
-    try:
-        provider = parse_target(target).provider
-    except TargetError as error:
-        return f"cannot be resolved: {error}"
-    return f"no {provider} channel is connected to this agent"
 
 
 def swallowed(text: str) -> bool:

@@ -44,11 +44,15 @@ class BeatStore:
     async def release_held(self) -> int:
         return await self._writer.submit(lambda db: db.execute("UPDATE runs SET held = 0 WHERE held = 1").rowcount)
 
-    async def save(self, outcome: str, run_id: str | None) -> None:
+    async def save(self, outcome: str, run_id: str | None, fingerprint: str = "") -> None:
+        """Keep what became of a beat; `fingerprint` is of what it had seen."""
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> None:
-            db.execute("INSERT INTO beats(at, outcome, run_id) VALUES (?, ?, ?)", (now, outcome, run_id))
+            db.execute(
+                "INSERT INTO beats(at, outcome, run_id, fingerprint) VALUES (?, ?, ?, ?)",
+                (now, outcome, run_id, fingerprint),
+            )
             db.execute("DELETE FROM beats WHERE id <= (SELECT max(id) FROM beats) - 500")
 
         await self._writer.submit(operation)

@@ -41,6 +41,14 @@ class NewRun(msgspec.Struct, frozen=True):
     depth: int = 0
     deadline: float | None = None
 
+    @property
+    def route(self) -> str | None:
+        """Where the session answers from now on: to whom a person wrote from there.
+
+        Only a person's own message says so. Hooks, schedules and heartbeats never move a session, whatever they carry.
+        """
+        return self.options.to if self.source is RunSource.CHAT and self.people else None
+
     def summary(self, agent: str, at: float) -> RunSummary:
         """The run as it stands when it has just been queued."""
         return RunSummary(

@@ -16,7 +16,10 @@ _json = msgspec.json.Encoder().encode
 
 
 def insert_run(db: sqlite3.Connection, new: NewRun, now: float) -> bool:
-    """Queue a run; False if its caller has used its idempotency key before, and then nothing is written."""
+    """Queue a run; False if its caller has used its idempotency key before, and then nothing is written.
+
+    A person's message sets where its session answers from now on; nothing else ever does.
+    """
     cursor = db.execute(
         "INSERT INTO runs(id, state, priority, source, name, caller, people, session_key, message, options,"
         " held, idempotency_key, parent_run_id, depth, deadline, created_at)"
@@ -40,4 +43,10 @@ def insert_run(db: sqlite3.Connection, new: NewRun, now: float) -> bool:
             now,
         ),
     )
+    if cursor.rowcount and (route := new.route) is not None:
+        db.execute(
+            "INSERT INTO sessions(key, created_at, updated_at, route) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT(key) DO UPDATE SET route = excluded.route",
+            (new.session_key, now, now, route),
+        )
     return cursor.rowcount > 0

@@ -184,6 +184,7 @@ CREATE TABLE compactions(
 );
 CREATE INDEX compactions_session ON compactions(session_key, id);
 ALTER TABLE children ADD COLUMN read_at REAL;
+ALTER TABLE beats ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';
 ALTER TABLE sessions ADD COLUMN pinned TEXT NOT NULL DEFAULT '[]'
 """
 

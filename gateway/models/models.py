@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 import msgspec
 
 from gateway.models.anthropic import AnthropicProvider
+from gateway.models.bounds import Bound, upper_bound
 from gateway.models.catalogue import Catalogue, Standing
 from gateway.models.credentials import OFFLINE, Credentials
 from gateway.models.failover import Candidate, Failover, Marks
@@ -97,6 +98,10 @@ class Models:
                         cost = await self._prices.cost(item.model, item.usage)
                         item = msgspec.structs.replace(item, cost_usd=cost)
                 yield item
+
+    async def bound(self, request: Request, *, model: str | None = None) -> Bound | None:
+        """What `stream` with the same arguments may use at most; None if it costs nothing."""
+        return await upper_bound(self._names(model), request, self._catalogue, self._prices)
 
     def context_window(self) -> int:
         """Tokens the active model can read and write in one conversation."""
@@ -186,6 +191,13 @@ class Models:
     def _read_credentials(self) -> Credentials:
         name = self._instance.spec.name
         return Credentials(self._secrets, self._cluster, name, clock=self._clock, learn=self._learn)
+
+    def _names(self, model: str | None) -> list[str]:
+        """Those that may answer, in order: a run's own choice alone, else the active one and its fallbacks."""
+        if model is not None:
+            return [self._catalogue.standing(model, self._today()).model]
+        selection = self._select()
+        return [selection.active, *selection.fallbacks]
 
     def _names(self, model: str | None) -> list[str]:
         """Those that may answer, in order: a run's own choice alone, else the active one and its fallbacks."""
