@@ -244,6 +244,11 @@ class Reader:
             for r in rows
         ]
 
+    def route(self, session_key: str) -> str | None:
+        """The target from which a person last wrote to the session, if one has."""
+        row = self._db.execute("SELECT route FROM sessions WHERE key = ?", (session_key,)).fetchone()
+        return None if row is None else row["route"]
+
     def transcript(self, key: str, limit: int = -1) -> list[TranscriptMessage]:
         """The messages of a session, oldest first; with a `limit`, the newest so many."""
         rows = self._db.execute(
