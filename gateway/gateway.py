@@ -17,9 +17,9 @@ from aiohttp import web
 
 from gateway.agent.approvals import Approvals
 from gateway.agent.budget import Budget
-from gateway.agent.budget import Budget
 from gateway.agent.calling import Caller
 from gateway.agent.children import OwnRuns
+from gateway.agent.compaction import Compactor
 from gateway.agent.heartbeat import BeatConfig, Heartbeat
 from gateway.agent.memory import Memory
 from gateway.agent.peers import Peers
@@ -28,7 +28,6 @@ from gateway.agent.projectlog import ProjectLog
 from gateway.agent.prompt import PromptBuilder
 from gateway.agent.runner import Runner
 from gateway.agent.schedule import ScheduleConfig, Scheduler
-from gateway.agent.sessions import load_messages
 from gateway.agent.tool import Tool
 from gateway.agent.turn import Turn, TurnLimits
 from gateway.api.control import ControlApi
@@ -36,16 +35,13 @@ from gateway.api.hooks import HooksApi
 from gateway.api.schedules import SchedulesApi
 from gateway.api.status import StatusApi
 from gateway.api.usage import UsageApi
-from gateway.api.usage import UsageApi
 from gateway.api.waiting import RunWaiters
 from gateway.channels.outbox import Outbox, effects_of, swallowed
-from gateway.channels.routing import Router
 from gateway.channels.routing import Router
 from gateway.effects import effect_handlers
 from gateway.exclusive import listen, only_process
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
-from gateway.ledger.spending import Spending
 from gateway.ledger.records import ClaimedRun, Ending, NewEffect, NewRun
 from gateway.ledger.spending import Spending
 from gateway.models.models import Models
@@ -57,9 +53,7 @@ from protocols.approvals import Approval
 from protocols.control import HeartbeatChange
 from protocols.errors import AtomizerError, ProtocolError, StorageFull, Unreachable
 from protocols.events import ApprovalEvent, DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
-from protocols.runs import RunState
-from protocols.runs import RunState
-from runtime.budget_store import BudgetStore
+from protocols.runs import RunState, one_line
 from runtime.budget_store import BudgetStore
 from runtime.config import (
     Cluster,
@@ -136,8 +130,6 @@ class Gateway:
         stack.push_async_callback(self.models.close)
         stack.push_async_callback(self.budget.close)
         await self.budget.start()
-        stack.push_async_callback(self.budget.close)
-        await self.budget.start()
         stack.callback(self.memory.close)
         self._watch_signals()
         self._logs.publish_to(self._publish_log)
@@ -171,6 +163,14 @@ class Gateway:
         self.prompt = PromptBuilder(agent, file.agent.title, self.config.workspace, home.shared)
         self.project_log = ProjectLog(home.project_log, home.run / "project_log.lock")
         self.waiters = RunWaiters(self._reader)
+        self.compactor = Compactor(
+            self._ledger,
+            self._reader,
+            self.models,
+            window=self._window,
+            checkpoint=self._checkpoint,
+            memory=lambda: self.tools.get("memory_write"),
+        )
         self.approvals = Approvals(
             self._ledger.approvals,
             self._reader,
@@ -192,21 +192,6 @@ class Gateway:
             on_end=self._run_ended,
             places=file.limits.concurrent_runs,
             run_timeout=parse_duration(file.limits.run_timeout),
-        )
-        self.spending = Spending(home.state_db(agent))
-        self.budget = Budget(
-            BudgetStore(home.run / "budget.db", agent, self.instance),
-            self.spending,
-            self.models,
-            file.budget,
-            self.cluster.file.budget,
-            on_change=self.bus.touch,
-        )
-        self.router = Router(
-            session_route=self._reader.route,
-            main_session=f"agent:{agent}:main",
-            home=lambda: self.config.file.discord.home,
-            connected=lambda: frozenset(),
         )
         self.spending = Spending(home.state_db(agent))
         self.budget = Budget(
@@ -311,7 +296,6 @@ class Gateway:
         routes += self.hooks.routes()
         routes += self.control.routes()
         routes += UsageApi(self.agent, self.spending, self.budget).routes()
-        routes += UsageApi(self.agent, self.spending, self.budget).routes()
         routes += SchedulesApi(self.agent, self.scheduler, self._reader).routes()
         return routes
 
@@ -367,7 +351,6 @@ class Gateway:
     async def _work(self, run: ClaimedRun, park: Callable[[str], AbstractAsyncContextManager[None]]) -> str:
         """Carry one run out: a turn from where the ledger says it stands."""
         file, reader = self.config.file, self._reader
-        messages = load_messages(reader.history(run.session_key), run.run_id)
         caller = Caller(
             run,
             self.tools,
@@ -383,7 +366,7 @@ class Gateway:
         )
         turn = Turn(
             run,
-            messages,
+            self.compactor.load(run),
             prompt=self.prompt.build(run),
             request=Request(
                 model="",
@@ -399,6 +382,7 @@ class Gateway:
             models=self.budget.for_run(run, park),
             caller=caller,
             ledger=self._ledger,
+            compactor=self.compactor,
             collect=lambda: self._collect(run),
             before_end=lambda: self._before_end(run),
             on_delta=lambda text, reset: self.bus.publish(
@@ -407,6 +391,25 @@ class Gateway:
             ),
         )
         return await turn.run()
+
+    def _window(self) -> int | None:
+        """Tokens a conversation may have; None offline, where no model reads it."""
+        if self.models.status().offline:
+            return None
+        most = self.config.file.model.context_tokens
+        return min(most or self.models.context_window(), self.models.context_window())
+
+    def _checkpoint(self, run: ClaimedRun) -> str:
+        """What a summary must not forget, from the ledger: the task, open runs, the route, pinned facts."""
+        route, pinned = self._reader.session_facts(run.session_key)
+        lines = [f"- this run: {run.run_id}, given by {run.caller}: {one_line(run.message, 300)}"]
+        lines += [
+            f"- delegated: {c.run_id} to {c.agent}, {c.state}: {c.task}" for c in self._reader.children(run.run_id)
+        ]
+        lines += [f"- open: {r.run_id}, {r.state.value}: {r.task}" for r in self._reader.current()]
+        lines += [f"- answers go to {route}"] if route else []
+        lines += [f"- pinned: {fact}" for fact in pinned]
+        return "\n".join(lines)
 
     async def _collect(self, run: ClaimedRun) -> list[str]:
         """What people said in this session since; with `[limits] steer = "queue"` it waits for its own run."""
@@ -437,10 +440,6 @@ class Gateway:
         self.bus.publish(RunEvent(at=time.time(), agent=self.agent, run=summary))
         if summary.state.ended:
             self.waiters.ended(run_id)
-
-    def _effects_of(self, run: ClaimedRun, state: RunState, text: str, reason: str) -> list[NewEffect]:
-        way = self.router.destination(run.options, run.session_key)
-        return effects_of(run, state, text, reason, way, repeated=self.heartbeat.repeats(run, text))
 
     def _effects_of(self, run: ClaimedRun, state: RunState, text: str, reason: str) -> list[NewEffect]:
         way = self.router.destination(run.options, run.session_key)
@@ -526,7 +525,6 @@ class Gateway:
         self._learn_secrets()
         self.peers.reload(cluster)
         self.models.reload(config, cluster)
-        self.budget.configure(config.file.budget, cluster.file.budget)
         self.budget.configure(config.file.budget, cluster.file.budget)
         self.tools = self._build_tools()
         self.runner.configure(

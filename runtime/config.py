@@ -116,6 +116,8 @@ class ModelTable(_Table):
     """How long the model may think: `off`, `low`, `medium` or `high`."""
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=200_000)] = 8192
     """Tokens one answer may have."""
+    context_tokens: Annotated[int, msgspec.Meta(ge=4000)] | None = None
+    """Tokens a conversation may have before its older part is summarised; default: the model's whole window."""
 
 
 class HeartbeatTable(_Table):

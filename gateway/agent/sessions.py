@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Literal
 
 import msgspec
 
-from gateway.models.provider import Block, Message, Text, ToolResult
+from gateway.ledger.records import StoredCompaction, StoredMessage
+from gateway.models.provider import Block, Message, Native, Text, ToolCall, ToolResult
 
 HISTORY_CHARS = 240_000
 """Characters of a conversation that a model is given; older exchanges are left out, visibly."""
+
+RESULT_CHARS = 2000
+"""Characters of a tool's result in a plain-text transcript."""
 
 _blocks: msgspec.json.Decoder[list[Block]] = msgspec.json.Decoder(list[Block])
 _encode = msgspec.json.Encoder().encode
@@ -22,21 +27,58 @@ def encode_blocks(blocks: Iterable[Block]) -> bytes:
     return _encode(list(blocks))
 
 
-def load_messages(rows: Iterable[tuple[str, str, str]], current_run: str) -> list[Message]:
-    """Messages of a session from its rows (role, blocks as JSON, run id), oldest first.
+def load_messages(
+    rows: Iterable[StoredMessage], current_run: str, compaction: StoredCompaction | None = None
+) -> list[Message]:
+    """Messages of a session from its rows, oldest first; what `compaction` stands for is in its summary.
 
     Tool calls that never got a result (their run failed or was cancelled) get one that says so, except those of
     `current_run`, which its turn completes. Too long a past is cut between exchanges, with a marker.
     """
     messages: list[Message] = []
     owners: list[str] = []
-    for role, content, run_id in rows:
-        _close_calls(messages, role == "user" and run_id == (owners[-1] if owners else None), content)
-        messages.append(Message(role="user" if role == "user" else "assistant", content=_blocks.decode(content)))
-        owners.append(run_id)
+    for row in rows:
+        if not messages and row.has_results:
+            continue  # its call lies before what was read
+        _close_calls(messages, row.role == "user" and row.run_id == (owners[-1] if owners else None), row.content)
+        role: Literal["user", "assistant"] = "user" if row.role == "user" else "assistant"
+        messages.append(Message(role=role, content=_blocks.decode(row.content)))
+        owners.append(row.run_id)
     if messages and messages[-1].tool_calls and owners[-1] != current_run:
         messages.append(_results_for(messages[-1]))
+    if compaction is not None:
+        content: list[Block] = [Text(compaction_text(compaction))]
+        messages.insert(0, Message(role="user", content=content))
     return _cut(messages)
+
+
+def compaction_text(compaction: StoredCompaction) -> str:
+    """What stands in a conversation for its summarised part: a visible marker, the summary, the checkpoint."""
+    return (
+        f"[Earlier messages of this conversation were summarised; they are kept in its transcript.]\n\n"
+        f"{compaction.summary}\n\n[Checkpoint, written by code]\n{compaction.checkpoint}"
+    )
+
+
+def transcript_text(messages: Iterable[Message]) -> str:
+    """A conversation as plain text, long tool results shortened."""
+    lines: list[str] = []
+    for message in messages:
+        for block in message.content:
+            if isinstance(block, Text):
+                lines.append(f"{message.role}: {block.text}")
+            elif isinstance(block, ToolCall):
+                lines.append(f"call {block.name}: {json.dumps(block.arguments)[:RESULT_CHARS]}")
+            elif isinstance(block, ToolResult):
+                text = block.content
+                cut = f" [{len(text) - RESULT_CHARS} characters cut]" if len(text) > RESULT_CHARS else ""
+                lines.append(f"result of {block.name}: {text[:RESULT_CHARS]}{cut}")
+    return "\n\n".join(lines)
+
+
+def message_chars(message: Message) -> int:
+    """A message's size in characters, its provider's own copy not counted."""
+    return sum(_size(block) for block in message.content if not isinstance(block, Native))
 
 
 def _close_calls(messages: list[Message], same_run: bool, content: str) -> None:
@@ -56,7 +98,7 @@ def _cut(messages: list[Message]) -> list[Message]:
     size = 0
     keep_from = 0
     for index in range(len(messages) - 1, -1, -1):
-        size += sum(_size(block) for block in messages[index].content)
+        size += message_chars(messages[index])
         starts_exchange = messages[index].role == "user" and isinstance(messages[index].content[0], Text)
         if size > HISTORY_CHARS and index < len(messages) - 1:
             break

@@ -15,11 +15,22 @@ from typing import Protocol
 import msgspec
 
 from gateway.agent.calling import Caller, LimitReached
+from gateway.agent.compaction import Compactor
 from gateway.agent.prompt import Prompt
 from gateway.agent.sessions import encode_blocks
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.records import ClaimedRun, PromptUsed
-from gateway.models.provider import Answer, Block, Message, Request, Reset, Text, TextDelta
+from gateway.models.provider import (
+    Answer,
+    Block,
+    ErrorKind,
+    Message,
+    ProviderError,
+    Request,
+    Reset,
+    Text,
+    TextDelta,
+)
 
 DELTA_SECONDS = 0.1
 """Streamed text is published at most so often."""
@@ -60,6 +71,7 @@ class Turn:
         models: ModelStream,
         caller: Caller,
         ledger: Ledger,
+        compactor: Compactor,
         collect: Callable[[], Awaitable[list[str]]],
         before_end: Callable[[], Awaitable[str | None]],
         on_delta: Callable[[str, bool], None],
@@ -79,6 +91,7 @@ class Turn:
         self._models = models
         self._caller = caller
         self._ledger = ledger
+        self._compactor = compactor
         self._collect = collect
         self._before_end = before_end
         self._on_delta = on_delta
@@ -119,10 +132,14 @@ class Turn:
     async def _ask(self) -> None:
         self._check_limits()
         started = self._clock()
-        request = msgspec.structs.replace(
-            self._request, stable=self._prompt.stable, volatile=self._prompt.volatile, messages=self._messages
-        )
-        answer = await self._stream(request)
+        if self._compactor.full(self._prompt, self._messages, self._request.max_output_tokens):
+            await self._compact()
+        try:
+            answer = await self._stream(self._question())
+        except ProviderError as error:  # the model's own count is the true one
+            if error.kind is not ErrorKind.OVERFLOW or not await self._compact():
+                raise
+            answer = await self._stream(self._question())
         message = answer.message
         if not message.content:
             raise LimitReached(f"{answer.model} answered nothing ({answer.stop})")
@@ -139,6 +156,19 @@ class Turn:
         self._messages.append(message)
         self._caller.answered()
         self._cost += answer.cost_usd or 0.0
+
+    def _question(self) -> Request:
+        return msgspec.structs.replace(
+            self._request, stable=self._prompt.stable, volatile=self._prompt.volatile, messages=self._messages
+        )
+
+    async def _compact(self) -> bool:
+        """Shorten the conversation; tried once between two answers."""
+        shorter = await self._compactor.compact(self._run, self._prompt, self._request)
+        if shorter is None:
+            return False
+        self._messages = shorter
+        return True
 
     def _check_limits(self) -> None:
         self._caller.check_steps(self._limits.max_steps)

@@ -19,7 +19,7 @@ from gateway.ledger.approvals import ApprovalStore
 from gateway.ledger.beats import BeatStore
 from gateway.ledger.children import ChildStore
 from gateway.ledger.effects import EffectStore, add_effect
-from gateway.ledger.records import ClaimedRun, Ending, NewRun, PromptUsed, RunOptions
+from gateway.ledger.records import ClaimedRun, Ending, NewCompaction, NewRun, PromptUsed, RunOptions
 from gateway.ledger.rows import insert_run
 from gateway.ledger.schedules import ScheduleStore
 from protocols.runs import ChildRun, RunSource, RunState, Usage
@@ -166,22 +166,37 @@ class Ledger:
                 ),
             )
             _add_message(db, run.session_key, run.run_id, "assistant", content.decode(), now)
+            db.execute("UPDATE runs SET model = ? WHERE id = ?", (model, run.run_id))
+            _add_usage(db, run.run_id, usage, cost_usd)
+
+        await self.writer.submit(operation)
+
+    async def save_side_answer(
+        self, run: ClaimedRun, model: str, usage: Usage, cost_usd: float | None, text: str
+    ) -> None:
+        """Count a model answer that is not part of the conversation (compaction's), as a step of the run."""
+        now = self._clock()
+        await self.writer.submit(lambda db: _side_answer(db, run, model, usage, cost_usd, text, now))
+
+    async def save_compaction(self, run: ClaimedRun, new: NewCompaction) -> None:
+        """Let a summary stand for the session's messages up to `upto_seq`; the messages themselves stay."""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> None:
             db.execute(
-                "UPDATE runs SET stalled = 0, model = ?, input_tokens = input_tokens + ?,"
-                " output_tokens = output_tokens + ?, cache_read_tokens = cache_read_tokens + ?,"
-                " cache_write_tokens = cache_write_tokens + ?, cost_usd = coalesce(cost_usd, 0) + ?,"
-                " cost_unknown = cost_unknown + ? WHERE id = ?",
+                "INSERT INTO compactions(session_key, upto_seq, summary, checkpoint, tokens_before, tokens_after, at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (
-                    model,
-                    usage.input_tokens,
-                    usage.output_tokens,
-                    usage.cache_read_tokens,
-                    usage.cache_write_tokens,
-                    cost_usd or 0.0,
-                    cost_usd is None,
-                    run.run_id,
+                    run.session_key,
+                    new.upto_seq,
+                    new.summary,
+                    new.checkpoint,
+                    new.tokens_before,
+                    new.tokens_after,
+                    now,
                 ),
             )
+            _side_answer(db, run, new.model, new.usage, new.cost_usd, new.summary, now)
 
         await self.writer.submit(operation)
 
@@ -385,6 +400,48 @@ class Ledger:
     async def probe(self) -> None:
         """Write nothing, durably: raises if the ledger cannot be written."""
         await self.writer.submit(lambda db: db.execute("UPDATE sessions SET key = key WHERE 0").rowcount)
+
+
+def _side_answer(
+    db: sqlite3.Connection, run: ClaimedRun, model: str, usage: Usage, cost_usd: float | None, text: str, now: float
+) -> None:
+    db.execute(
+        "INSERT INTO steps(run_id, idx, kind, state, name, output, started_at, finished_at, input_tokens,"
+        " output_tokens, cache_read_tokens, cache_write_tokens, cost_usd)"
+        " VALUES (?, ?, 'compaction', 'done', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            run.run_id,
+            _next_index(db, run.run_id),
+            model,
+            text,
+            now,
+            now,
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_tokens,
+            cost_usd,
+        ),
+    )
+    _add_usage(db, run.run_id, usage, cost_usd)
+
+
+def _add_usage(db: sqlite3.Connection, run_id: str, usage: Usage, cost_usd: float | None) -> None:
+    """Add what a model call used to its run's totals."""
+    db.execute(
+        "UPDATE runs SET stalled = 0, input_tokens = input_tokens + ?, output_tokens = output_tokens + ?,"
+        " cache_read_tokens = cache_read_tokens + ?, cache_write_tokens = cache_write_tokens + ?,"
+        " cost_usd = coalesce(cost_usd, 0) + ?, cost_unknown = cost_unknown + ? WHERE id = ?",
+        (
+            usage.input_tokens,
+            usage.output_tokens,
+            usage.cache_read_tokens,
+            usage.cache_write_tokens,
+            cost_usd or 0.0,
+            cost_usd is None,
+            run_id,
+        ),
+    )
 
 
 def _finish(db: sqlite3.Connection, run_id: str, ending: Ending, now: float) -> bool:

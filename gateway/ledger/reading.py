@@ -10,7 +10,7 @@ import msgspec
 
 from gateway.ledger.approvals import COLUMNS, as_approval
 from gateway.ledger.children import ChildReader
-from gateway.ledger.records import ClaimedRun, RunOptions, StoredStep
+from gateway.ledger.records import ClaimedRun, RunOptions, StoredCompaction, StoredMessage, StoredStep
 from gateway.ledger.schedules import ScheduleReader
 from protocols.approvals import Approval
 from protocols.control import SessionSummary, TranscriptMessage
@@ -140,7 +140,7 @@ class Reader:
         row = self._db.execute(
             "SELECT coalesce(sum(input_tokens), 0), coalesce(sum(output_tokens), 0),"
             " coalesce(sum(cache_read_tokens), 0), coalesce(sum(cache_write_tokens), 0), sum(cost_usd),"
-            " count(*), count(cost_usd) FROM steps WHERE kind = 'model' AND finished_at >= ?",
+            " count(*), count(cost_usd) FROM steps WHERE input_tokens IS NOT NULL AND finished_at >= ?",
             (since,),
         ).fetchone()
         usage = Usage(input_tokens=row[0], output_tokens=row[1], cache_read_tokens=row[2], cache_write_tokens=row[3])
@@ -148,13 +148,27 @@ class Reader:
         cost = None if row[5] > row[6] else float(row[4] or 0.0)
         return usage, cost, runs
 
-    def history(self, session_key: str, limit: int = 400) -> list[tuple[str, str, str]]:
-        """(role, blocks as JSON, run id) of a session, oldest first: its newest `limit` messages."""
+    def history(self, session_key: str, limit: int = 400) -> list[StoredMessage]:
+        """A session's messages since its newest compaction, oldest first: at most the newest `limit`."""
         rows = self._db.execute(
-            "SELECT role, content, run_id FROM messages WHERE session_key = ? ORDER BY seq DESC LIMIT ?",
-            (session_key, limit),
+            "SELECT seq, role, content, run_id FROM messages WHERE session_key = ? AND seq >"
+            " coalesce((SELECT max(upto_seq) FROM compactions WHERE session_key = ?), 0) ORDER BY seq DESC LIMIT ?",
+            (session_key, session_key, limit),
         ).fetchall()
-        return [(r["role"], r["content"], r["run_id"]) for r in reversed(rows)]
+        return [StoredMessage(r["seq"], r["role"], r["content"], r["run_id"]) for r in reversed(rows)]
+
+    def compaction(self, session_key: str) -> StoredCompaction | None:
+        """What stands for the session's earlier messages, if anything."""
+        row = self._db.execute(
+            "SELECT upto_seq, summary, checkpoint, at FROM compactions WHERE session_key = ? ORDER BY id DESC LIMIT 1",
+            (session_key,),
+        ).fetchone()
+        return StoredCompaction(row["upto_seq"], row["summary"], row["checkpoint"], row["at"]) if row else None
+
+    def session_facts(self, session_key: str) -> tuple[str | None, list[str]]:
+        """(the route a human last wrote from, the pinned facts) of a session."""
+        row = self._db.execute("SELECT route, pinned FROM sessions WHERE key = ?", (session_key,)).fetchone()
+        return (row["route"], msgspec.json.decode(row["pinned"], type=list[str])) if row else (None, [])
 
     def tool_steps(self, run_id: str) -> dict[str, StoredStep]:
         """The run's tool calls by their call id."""
@@ -250,11 +264,15 @@ class Reader:
         return None if row is None else row["route"]
 
     def transcript(self, key: str, limit: int = -1) -> list[TranscriptMessage]:
-        """The messages of a session, oldest first; with a `limit`, the newest so many."""
+        """The messages of a session, oldest first; with a `limit`, the newest so many.
+
+        A marker (role `compaction`) stands where the past up to it was summarised.
+        """
         rows = self._db.execute(
-            "SELECT * FROM (SELECT seq, role, content, run_id, at FROM messages WHERE session_key = ?"
-            " ORDER BY seq DESC LIMIT ?) ORDER BY seq",
-            (key, limit),
+            "SELECT * FROM (SELECT seq, role, content, run_id, at FROM messages WHERE session_key = ? UNION ALL"
+            " SELECT upto_seq + 0.5, 'compaction', json_array(json_object('type', 'text', 'text', summary)), '', at"
+            " FROM compactions WHERE session_key = ? ORDER BY 1 DESC LIMIT ?) ORDER BY 1",
+            (key, key, limit),
         )
         return [
             TranscriptMessage(role=r["role"], content=_visible(r["content"]), run_id=r["run_id"], at=r["at"])

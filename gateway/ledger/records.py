@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from protocols.hooks import Thinking
-from protocols.runs import RunError, RunSource, RunState, RunSummary, one_line
+from protocols.runs import RunError, RunSource, RunState, RunSummary, Usage, one_line
 
 
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -104,6 +104,40 @@ class StoredStep(msgspec.Struct, frozen=True):
     name: str
     output: str
     is_error: bool
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message of a session as it stands in the ledger; `content` is its blocks as JSON."""
+
+    seq: int
+    role: str
+    content: str
+    run_id: str
+
+    @property
+    def has_results(self) -> bool:
+        """Does it carry tool results?"""
+        return self.role == "user" and '"type":"tool_result"' in self.content
+
+
+class StoredCompaction(msgspec.Struct, frozen=True):
+    """The newest summary of a session: it stands for all messages up to `upto_seq`."""
+
+    upto_seq: int
+    summary: str
+    checkpoint: str
+    at: float
+
+
+class NewCompaction(msgspec.Struct, frozen=True):
+    upto_seq: int
+    summary: str
+    checkpoint: str
+    tokens_before: int
+    tokens_after: int
+    model: str
+    usage: Usage
+    cost_usd: float | None
 
 
 class NewEffect(msgspec.Struct, frozen=True):

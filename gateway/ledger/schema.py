@@ -185,7 +185,9 @@ CREATE TABLE compactions(
 CREATE INDEX compactions_session ON compactions(session_key, id);
 ALTER TABLE children ADD COLUMN read_at REAL;
 ALTER TABLE beats ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';
-ALTER TABLE sessions ADD COLUMN pinned TEXT NOT NULL DEFAULT '[]'
+ALTER TABLE sessions ADD COLUMN pinned TEXT NOT NULL DEFAULT '[]';
+DROP INDEX steps_spent;
+CREATE INDEX steps_spent ON steps(finished_at) WHERE input_tokens IS NOT NULL
 """
 
 MIGRATIONS: tuple[str, ...] = (_V1, _V2)
