@@ -48,6 +48,7 @@ from gateway.models.models import Models
 from gateway.models.offline import OfflineProvider
 from gateway.models.provider import Request
 from gateway.toolbox import ALWAYS, build_tools
+from gateway.tools.commands import Commands
 from protocols import VERSION
 from protocols.approvals import Approval
 from protocols.control import HeartbeatChange
@@ -68,6 +69,7 @@ from runtime.config import (
 from runtime.home import Home, explain_os_error
 from runtime.logs import Logs
 from runtime.notify import notify
+from runtime.sandbox import Sandbox
 from runtime.secrets import PROVIDERS, Redactor, Secrets
 from runtime.service.app import Route, build_app
 from runtime.service.auth import Auth
@@ -131,6 +133,7 @@ class Gateway:
         stack.push_async_callback(self.budget.close)
         await self.budget.start()
         stack.callback(self.memory.close)
+        stack.push_async_callback(self.commands.close)
         self._watch_signals()
         self._logs.publish_to(self._publish_log)
         stack.callback(self._logs.publish_to, None)
@@ -160,6 +163,7 @@ class Gateway:
             learn=lambda secret: self._redact.know([secret]),
         )
         self.memory = Memory(self.config.workspace, home.shared, home.instance(agent) / "memory.db")
+        self.commands = Commands(self._sandbox(), file.shell, self.config.workspace, home.run / "tmp" / agent)
         self.prompt = PromptBuilder(agent, file.agent.title, self.config.workspace, home.shared)
         self.project_log = ProjectLog(home.project_log, home.run / "project_log.lock")
         self.waiters = RunWaiters(self._reader)
@@ -447,6 +451,8 @@ class Gateway:
 
     async def _run_ended(self, run: ClaimedRun, ending: Ending) -> None:
         self.outbox.wake()
+        if ending.state is not RunState.SUCCEEDED:
+            await self.commands.end_run(run.run_id, f"its run {ending.state.value}")
         await self.approvals.run_ended(run.run_id)
         for merged_id in ending.merged:
             self._run_changed(merged_id)
@@ -526,6 +532,7 @@ class Gateway:
         self.peers.reload(cluster)
         self.models.reload(config, cluster)
         self.budget.configure(config.file.budget, cluster.file.budget)
+        self.commands.configure(self._sandbox(), config.file.shell, config.workspace)
         self.tools = self._build_tools()
         self.runner.configure(
             places=config.file.limits.concurrent_runs, run_timeout=parse_duration(config.file.limits.run_timeout)
@@ -542,6 +549,9 @@ class Gateway:
         table = self.config.file.tools
         return Permissions([*ALWAYS, *table.allow], table.ask, table.deny)
 
+    def _sandbox(self) -> Sandbox:
+        return Sandbox(self.home, self.agent, self.config.workspace, self.config.file.shell)
+
     def _build_tools(self) -> dict[str, Tool]:
         return build_tools(
             self.agent,
@@ -551,6 +561,7 @@ class Gateway:
             peers=self.peers,
             ledger=self._ledger,
             project_log=self.project_log,
+            commands=self.commands,
             scheduler=self.scheduler,
             own_runs=self.own_runs,
             reader=self._reader,

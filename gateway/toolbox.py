@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from gateway.agent.children import OwnRuns
@@ -13,16 +14,22 @@ from gateway.agent.schedule import Scheduler
 from gateway.agent.tool import Tool
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
+from gateway.tools.commands import Commands
 from gateway.tools.delegate import Delegate
-from gateway.tools.files import ReadFile, Roots
+from gateway.tools.editing import EditFile, WriteFile
+from gateway.tools.files import ListFiles, ReadFile, SearchFiles
 from gateway.tools.log import WriteProjectLog
 from gateway.tools.memory import MemorySearch, MemoryWrite
+from gateway.tools.roots import Roots
 from gateway.tools.schedule import ScheduleTool
 from gateway.tools.sessions import SessionsHistory, SessionsList, SessionsSend, SessionsSpawn
+from gateway.tools.shell import Exec, ManageProcesses
 from gateway.tools.status import ShowStatus
 from protocols.status import AgentStatus
 from runtime.config import Instance
 from runtime.home import Home
+
+log = logging.getLogger("tools")
 
 ALWAYS = ("status",)
 """Tools that need no permission: they show the agent itself."""
@@ -37,16 +44,20 @@ def build_tools(
     peers: Peers,
     ledger: Ledger,
     project_log: ProjectLog,
+    commands: Commands,
     scheduler: Scheduler,
     own_runs: OwnRuns,
     reader: Reader,
     status: Callable[[], AgentStatus],
 ) -> dict[str, Tool]:
     """Name -> tool, in a fixed order (so that a provider's prompt cache holds)."""
+    roots = Roots(config.workspace, home.shared, agent)
     every: list[Tool] = [
         MemorySearch(memory),
         MemoryWrite(memory),
-        ReadFile(Roots(config.workspace, home.shared)),
+        *(kind(roots) for kind in (ReadFile, ListFiles, SearchFiles, WriteFile, EditFile)),
+        Exec(commands, roots),
+        ManageProcesses(commands),
         Delegate(peers, ledger),
         WriteProjectLog(project_log, agent),
         ScheduleTool(scheduler, reader, agent),
@@ -58,4 +69,8 @@ def build_tools(
     ]
     table = config.file.tools
     permissions = Permissions([*ALWAYS, *table.allow], table.ask, table.deny)
-    return {tool.spec.name: tool for tool in every if permissions.has(tool.spec.name)}
+    tools = {tool.spec.name: tool for tool in every if permissions.has(tool.spec.name)}
+    if "exec" in tools and (problem := commands.sandbox.problem()):
+        log.error("no exec: %s", problem)
+        del tools["exec"]
+    return tools

@@ -1,18 +1,23 @@
-"""read_file: text files of the workspace and the shared folder, and nothing outside them."""
+"""read_file, list_files and search_files: text files of the workspace and the shared folder, nothing outside them."""
 
 from __future__ import annotations
 
 import asyncio
+import re
+import stat
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 
 from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError, decode_arguments, spec_of
+from gateway.tools import looking
+from gateway.tools.roots import Roots
 
-MAX_FILE = 2_000_000
-"""Bytes of the largest file that is read."""
 MAX_LINES = 2000
+MAX_LISTED = 1000
+SEARCH_SECONDS = 10.0
 
 
 class ReadArguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -21,28 +26,20 @@ class ReadArguments(msgspec.Struct, forbid_unknown_fields=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LINES, description="Most lines to show")] = MAX_LINES
 
 
-class Roots:
-    """The folders an agent's file tools may touch. Links are followed before the check, so none leads out."""
+class ListArguments(msgspec.Struct, forbid_unknown_fields=True):
+    path: Annotated[str, msgspec.Meta(description="A folder of your workspace, or shared/...")] = "."
+    pattern: Annotated[
+        str, msgspec.Meta(max_length=200, description="Only what fits, all levels down: *.py or src/**/*.py")
+    ] = ""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LISTED, description="Most entries to show")] = 300
 
-    def __init__(self, workspace: Path, shared: Path) -> None:
-        self._workspace = workspace
-        self._shared = shared
 
-    def resolve(self, text: str) -> Path:
-        """`text` as a path inside the roots; raises ToolError."""
-        name = self._workspace.name
-        plain = text.removeprefix("./")
-        if plain == "shared" or plain.startswith("shared/"):
-            candidate = self._shared / plain.removeprefix("shared").lstrip("/")
-        elif plain.startswith(f"{name}/"):
-            candidate = self._workspace / plain.removeprefix(f"{name}/")
-        else:
-            candidate = self._workspace / plain
-        real = candidate.resolve()
-        for root in (self._workspace, self._shared):
-            if real.is_relative_to(root.resolve()):
-                return real
-        raise ToolError(f"{text!r} is outside your workspace; you may use files of it and of shared/")
+class SearchArguments(msgspec.Struct, forbid_unknown_fields=True):
+    pattern: Annotated[str, msgspec.Meta(min_length=1, max_length=1000, description="A regular expression (Python)")]
+    path: Annotated[str, msgspec.Meta(description="The folder to look through")] = "."
+    glob: Annotated[str, msgspec.Meta(max_length=200, description="Only files that fit: *.md or src/**/*.py")] = "*"
+    ignore_case: Annotated[bool, msgspec.Meta(description="Take upper and lower case as the same")] = False
+    limit: Annotated[int, msgspec.Meta(ge=1, le=500, description="Most lines to show")] = 100
 
 
 class ReadFile(BaseTool):
@@ -61,18 +58,7 @@ class ReadFile(BaseTool):
         return await asyncio.to_thread(self._read, asked)
 
     def _read(self, asked: ReadArguments) -> str:
-        path = self._roots.resolve(asked.path)
-        try:
-            if path.is_dir():
-                names = sorted(f"{p.name}/" if p.is_dir() else p.name for p in path.iterdir())
-                raise ToolError(f"{asked.path!r} is a folder; it holds: {', '.join(names) or 'nothing'}")
-            if not path.is_file():
-                raise ToolError(f"there is no file {asked.path!r}")
-            if path.stat().st_size > MAX_FILE:
-                raise ToolError(f"{asked.path!r} is larger than {MAX_FILE // 1_000_000} MB")
-            raw = path.read_bytes()
-        except OSError as error:
-            raise ToolError(f"{asked.path!r} cannot be read: {error.strerror}") from None
+        raw = self._roots.read(self._roots.find(asked.path))
         if b"\0" in raw[:8192]:
             raise ToolError(f"{asked.path!r} is not a text file")
         lines = raw.decode(errors="replace").splitlines()
@@ -80,3 +66,105 @@ class ReadFile(BaseTool):
         text = "\n".join(f"{n:>5}  {line}" for n, line in enumerate(shown, start=asked.offset))
         left = len(lines) - (asked.offset - 1 + len(shown))
         return text + (f"\n[{left} more lines]" if left > 0 else "") if shown else "[no lines there]"
+
+
+class ListFiles(BaseTool):
+    """Shows what a folder holds, or what fits a pattern below it."""
+
+    spec = spec_of("list_files", "List a folder, or with a pattern all that fits below it.", ListArguments)
+    replay = Replay.SAFE
+    parallel = True
+    subject_field = "path"
+
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+
+    async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
+        asked: ListArguments = decode_arguments(ListArguments, arguments, "list_files")
+        return await asyncio.to_thread(self._list, asked)
+
+    def _list(self, asked: ListArguments) -> str:
+        place = self._roots.find(asked.path)
+        lines: list[str] = []
+        with self._roots.folder(place) as folder:
+            for path, found, _ in looking.walk(folder):
+                if "/" in path and not asked.pattern:
+                    break  # the walk goes from above: what follows is deeper
+                if asked.pattern and not looking.fits(path, asked.pattern):
+                    continue
+                if len(lines) == asked.limit:
+                    lines.append(f"[more than {asked.limit} entries: give a pattern or a folder below]")
+                    break
+                lines.append(_line(path, found.st_mode, found.st_size))
+        return "\n".join(lines) or "[nothing there]"
+
+
+class SearchFiles(BaseTool):
+    """Finds lines by a regular expression, in a process that is ended when it takes too long."""
+
+    spec = spec_of(
+        "search_files",
+        "Find lines in the text files of a folder by a regular expression; answers file:line: text.",
+        SearchArguments,
+    )
+    replay = Replay.SAFE
+    parallel = True
+    subject_field = "pattern"
+
+    def __init__(self, roots: Roots) -> None:
+        self._roots = roots
+
+    async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
+        asked: SearchArguments = decode_arguments(SearchArguments, arguments, "search_files")
+        try:
+            re.compile(asked.pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise ToolError(f"{asked.pattern!r} is no regular expression: {error}") from None
+        place = self._roots.find(asked.path)
+        with self._roots.folder(place) as folder:
+            query = {
+                "folder": folder,
+                "pattern": asked.pattern,
+                "glob": asked.glob,
+                "limit": asked.limit,
+                "flags": int(re.IGNORECASE) if asked.ignore_case else 0,
+            }
+            answer = await _run(msgspec.json.encode(query).decode(), folder)
+        prefix = "" if asked.path in ("", ".") else f"{asked.path.rstrip('/')}/"
+        lines = [f"{prefix}{path}:{number}: {text}" for path, number, text in answer["hits"]]
+        if not lines:
+            return f"[no line of {answer['files']} files matches]"
+        return "\n".join(lines) + (f"\n[cut at {asked.limit} lines]" if len(lines) == asked.limit else "")
+
+
+async def _run(query: str, folder: int) -> dict[str, Any]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-I", "-S", "-B", str(Path(looking.__file__)), query),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        pass_fds=(folder,),
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(SEARCH_SECONDS):
+            out, _ = await process.communicate()
+    except TimeoutError:
+        raise ToolError(
+            f"the search was not done after {SEARCH_SECONDS:.0f} s; look through a smaller folder, or with a simpler"
+            " pattern"
+        ) from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode:
+        raise ToolError(f"the search failed ({process.returncode})")
+    answer: dict[str, Any] = msgspec.json.decode(out)
+    return answer
+
+
+def _line(path: str, mode: int, size: int) -> str:
+    if stat.S_ISDIR(mode):
+        return f"{path}/"
+    return f"{path} -> (a link)" if stat.S_ISLNK(mode) else f"{path}  {size} bytes"
