@@ -199,13 +199,6 @@ class Models:
         selection = self._select()
         return [selection.active, *selection.fallbacks]
 
-    def _names(self, model: str | None) -> list[str]:
-        """Those that may answer, in order: a run's own choice alone, else the active one and its fallbacks."""
-        if model is not None:
-            return [self._catalogue.standing(model, self._today()).model]
-        selection = self._select()
-        return [selection.active, *selection.fallbacks]
-
     def _today(self) -> datetime.date:
         return datetime.datetime.fromtimestamp(self._clock(), datetime.UTC).date()
 
