@@ -26,7 +26,7 @@ async def serve(port: int, script: Path | None, key: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A stand-in for the servers of Anthropic and Google.")
+    parser = argparse.ArgumentParser(description="A stand-in for the servers of Anthropic, Google and OpenAI.")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--script", type=Path, help="JSON: a list of replies (see script.py); default: one greeting")
     parser.add_argument("--key", default=KEY, help="the API key that is accepted")

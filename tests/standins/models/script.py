@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-Api = Literal["anthropic", "gemini"]
+Api = Literal["anthropic", "gemini", "chat", "responses"]
+"""OpenAI has two: Chat Completions and Responses."""
 Break = Literal["cut", "end", "stall", "garble", "event"]
 """How a stream breaks: the connection is cut; it ends in good order too soon; silence; not JSON; an `error` event."""
 
@@ -38,7 +39,7 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
     """Anthropic's error type or Google's status name; guessed from the status if empty."""
     message: str = "scripted fault"
     code: str | None = None
-    """Anthropic's `error_code`."""
+    """Anthropic's `error_code`, OpenAI's `code`."""
     details: list[dict[str, Any]] = []
     """Google's error details."""
     retry_after: str | None = None
@@ -132,12 +133,25 @@ def _fits(match: Match, seen: Seen, text: str, has_result: bool) -> bool:
 
 def _last_words(seen: Seen) -> tuple[str, bool]:
     """The text of the last user message that has any, and whether the last message carries tool results."""
-    turns = seen.body.get("messages" if seen.api == "anthropic" else "contents") or []
+    where, content = _FIELDS[seen.api]
     words, has_result = "", False
-    for turn in turns:
-        if turn.get("role") == "user":
-            parts = turn.get("content" if seen.api == "anthropic" else "parts")
+    for turn in seen.body.get(where) or []:
+        if turn.get("type") == "function_call_output" or turn.get("role") == "tool":
+            has_result = True
+        elif turn.get("role") == "user":
+            parts = turn.get(content)
             parts = [{"text": parts}] if isinstance(parts, str) else parts or []
             has_result = any(p.get("type") == "tool_result" or "functionResponse" in p for p in parts)
             words = "\n".join(p["text"] for p in parts if isinstance(p.get("text"), str)) or words
+        else:
+            has_result = False
     return words, has_result
+
+
+_FIELDS = {
+    "anthropic": ("messages", "content"),
+    "gemini": ("contents", "parts"),
+    "chat": ("messages", "content"),
+    "responses": ("input", "content"),
+}
+"""Where each API has its turns, and a turn its parts."""

@@ -9,11 +9,11 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.standins.models import anthropic_api, gemini_api
+from tests.standins.models import anthropic_api, gemini_api, openai_api
 from tests.standins.models.script import Api, Fault, Reply, Script, Seen
 
 KEY = "standin-key-0123456789"
-"""The one key that is accepted, by x-api-key or Bearer (Anthropic) and x-goog-api-key (Gemini)."""
+"""The key that is accepted, by x-api-key or Bearer (Anthropic), Bearer (OpenAI) and x-goog-api-key (Gemini)."""
 MODELS = ("claude-opus-4-6", "claude-sonnet-5-5", "claude-haiku-5-5", "gemini-3.8-flash")
 
 Events = Callable[[Reply, str], Iterator[tuple[bytes, bool]]]
@@ -26,6 +26,8 @@ class ModelServer:
         self.script = Script(list(replies))
         self.seen: list[Seen] = []
         self.key = key
+        self.accepts: Callable[[str], bool] = lambda given: given == self.key
+        """Whether OpenAI's APIs take this key or access token."""
         self.stalled = asyncio.Event()
         """Set when a reply has fallen silent."""
         self._ended = asyncio.Event()
@@ -53,6 +55,8 @@ class ModelServer:
         app.router.add_post("/v1/messages/count_tokens", self._count_messages)
         app.router.add_get("/v1/models", self._models)
         app.router.add_post(r"/{version:v1|v1beta}/models/{model}:{verb}", self._gemini)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        app.router.add_post("/v1/responses", self._responses)
         app.router.add_get("/__standin/requests", self._requests)
         self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -121,6 +125,36 @@ class ModelServer:
         if verb != "streamGenerateContent" or request.query.get("alt") != "sse":
             return _gemini_fault(Fault(status=404, message=f"no such method: {verb}"))
         return await self._stream(request, reply, model, gemini_api.events, gemini_api.error_event)
+
+    async def _chat(self, request: web.Request) -> web.StreamResponse:
+        events, event = openai_api.chat_events, openai_api.chat_error_event
+        return await self._openai(request, "chat", openai_api.wrong_chat, events, event)
+
+    async def _responses(self, request: web.Request) -> web.StreamResponse:
+        events, event = openai_api.responses_events, openai_api.responses_error_event
+        return await self._openai(request, "responses", openai_api.wrong_responses, events, event)
+
+    async def _openai(
+        self,
+        request: web.Request,
+        api: Api,
+        wrong: Callable[[dict[str, Any]], str | None],
+        events: Events,
+        error_event: Callable[[Fault], bytes],
+    ) -> web.StreamResponse:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        if not self.accepts(given):
+            told = f"Incorrect API key provided: {given[:4]}****."
+            return _openai_fault(Fault(status=401, message=told))
+        body = await request.json()
+        if problem := wrong(body):
+            return _openai_fault(Fault(status=400, message=problem))
+        reply = self._take(api, request, body, body["model"])
+        if reply is None:
+            return _openai_fault(Fault(status=400, message="the stand-in has no scripted answer for this request"))
+        if reply.fault is not None and reply.fault.status and reply.fault.breaks is None:
+            return _openai_fault(reply.fault)
+        return await self._stream(request, reply, body["model"], events, error_event)
 
     async def _stream(
         self,
@@ -263,6 +297,11 @@ def wrong_contents(body: dict[str, Any]) -> str | None:
 def _anthropic_fault(fault: Fault) -> web.Response:
     headers = {"request-id": "req_standin"} | ({"retry-after": fault.retry_after} if fault.retry_after else {})
     return web.json_response(anthropic_api.error(fault), status=fault.status, headers=headers)
+
+
+def _openai_fault(fault: Fault) -> web.Response:
+    headers = {"x-request-id": "req_standin"} | ({"retry-after": fault.retry_after} if fault.retry_after else {})
+    return web.json_response(openai_api.error(fault), status=fault.status, headers=headers)
 
 
 def _gemini_fault(fault: Fault) -> web.Response:
