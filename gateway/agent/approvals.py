@@ -18,6 +18,9 @@ from protocols.runs import one_line
 log = logging.getLogger("approvals")
 
 _IDLE_SECONDS = 3600.0
+_SUBJECT_LINE = 300
+_SUBJECT_WHOLE = 16_000
+"""Characters of what a call is about: in the question's one line, and below it where that shows too little."""
 
 
 class Approvals:
@@ -52,8 +55,8 @@ class Approvals:
             agent="",
             run_id=run.run_id,
             tool=tool,
-            question=f"{tool}: {one_line(subject, 300) or '(no detail)'}",
-            detail=f"for: {one_line(run.message, 200)} (from {run.caller}; {rule})",
+            question=f"{tool}: {one_line(subject, _SUBJECT_LINE) or '(no detail)'}",
+            detail=_detail(run, subject, rule),
             expires_at=self._clock() + self._expires_after(),
         )
         asked = await self._store.ask(question, key)
@@ -106,3 +109,12 @@ class Approvals:
         self._on_change(approval)
         if event := self._waiting.get(approval.id):
             event.set()
+
+
+def _detail(run: ClaimedRun, subject: str, rule: str) -> str:
+    """What to know before answering: for which task, and the whole of what the question could not show."""
+    about = f"for: {one_line(run.message, 200)} (from {run.caller}; {rule})"
+    if one_line(subject, _SUBJECT_LINE) == subject:
+        return about
+    rest = len(subject) - _SUBJECT_WHOLE
+    return f"{about}\n\n{subject[:_SUBJECT_WHOLE]}" + (f"\n[cut: {rest} more characters]" if rest > 0 else "")

@@ -60,7 +60,10 @@ class HooksApi:
         self._redact = redact
 
     def routes(self) -> list[Route]:
-        wait = {"wait": f"seconds to wait for the run's end, at most {MAX_WAIT:.0f}"}
+        wait = {
+            "wait": f"seconds to wait for the run's end, at most {MAX_WAIT:.0f}",
+            "whole": "1: the steps' outputs uncut",
+        }
         listing = {"limit": "how many, newest first", "state": "only runs in this state"}
         return [
             Route(
@@ -178,7 +181,7 @@ class HooksApi:
         self._may_see(call.caller, run_id)
         if seconds:
             await self._waiters.wait_for_end(run_id, min(seconds, MAX_WAIT))
-        run = self._reader.run(run_id)
+        run = self._reader.run(run_id, whole=call.query("whole") in ("1", "true"))
         if run is None:
             raise _unknown(run_id)
         return run

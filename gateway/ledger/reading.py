@@ -48,13 +48,14 @@ class Reader:
     def close(self) -> None:
         self._db.close()
 
-    def run(self, run_id: str) -> Run | None:
-        """A run in full, or None."""
+    def run(self, run_id: str, *, whole: bool = False) -> Run | None:
+        """A run in full, or None; `whole`: with its steps' outputs uncut."""
         row = self._db.execute(f"{_LIST} WHERE id = ?", (run_id,)).fetchone()
         if row is None:
             return None
         steps = [
-            self._step(s) for s in self._db.execute("SELECT * FROM steps WHERE run_id = ? ORDER BY idx", (run_id,))
+            self._step(s, whole)
+            for s in self._db.execute("SELECT * FROM steps WHERE run_id = ? ORDER BY idx", (run_id,))
         ]
         children = [self._child(c) for c in self._rows("children", "parent_run_id", run_id, "created_at")]
         delivery = self._delivery(run_id)
@@ -364,9 +365,9 @@ class Reader:
         return Delivery(status=status, detail=row["detail"], target=row["target"], attempts=row["attempts"])
 
     @staticmethod
-    def _step(row: sqlite3.Row) -> Step:
+    def _step(row: sqlite3.Row, whole: bool) -> Step:
         output = row["output"]
-        if output is not None and len(output) > STEP_OUTPUT:
+        if not whole and output is not None and len(output) > STEP_OUTPUT:
             output = f"{output[:STEP_OUTPUT]}… ({len(output) - STEP_OUTPUT} characters more)"
         usage = None
         if row["input_tokens"] is not None:
