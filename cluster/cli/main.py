@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "logs": ("logs", "Read the agents' logs, merged by time."),
     "delegate": ("work", "Give an agent a piece of work."),
     "runs": ("work", "List runs."),
-    "run": ("work", "Show or cancel one run."),
+    "run": ("work", "Show, cancel, export or replay one run."),
     "model": ("steer", "List an agent's models, or swap."),
     "heartbeat": ("steer", "Steer an agent's heartbeat."),
     "agent": ("agents", "Add, remove, enable, disable or list agents."),

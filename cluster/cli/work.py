@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 from cluster.cli import exits
-from cluster.cli.context import CommandFailure, Invocation, json_text, pass_invocation, printable, shared_options
+from cluster.cli.context import CommandFailure, Invocation, json_text, pass_invocation, shared_options
+from protocols.text import printable
 
 if TYPE_CHECKING:
     from protocols.runs import Run, RunSummary
@@ -173,14 +174,14 @@ def runs(call: Invocation, agents: tuple[str, ...], limit: int) -> None:
     for silent in away:
         call.note(f"{silent} does not answer")
     call.answer(
-        {"ok": True, "runs": found, "unreachable": away}, lambda: printable("\n".join(_line(run) for run in found))
+        {"ok": True, "runs": found, "unreachable": away}, lambda: "\n".join(_line(run) for run in found)
     )
 
 
 @click.group()
 @shared_options
 def run() -> None:
-    """Show or cancel one run.
+    """Show, cancel, export or replay one run.
 
     \b
     Examples:
@@ -202,7 +203,7 @@ def show(call: Invocation, run_id: str, agent: str | None) -> None:
       atomizer run show run-0193c1f2b3a4d5e6f7a8b
     """
     found = _find(call, run_id, agent)
-    call.answer(found, lambda: printable(_page(found)))
+    call.answer(found, lambda: _page(found))
 
 
 @run.command()
@@ -222,6 +223,59 @@ def cancel(call: Invocation, run_id: str, agent: str | None) -> None:
     found = _find(call, run_id, agent)
     acted = call.ask(found.agent).send("POST", f"/hooks/runs/{run_id}/cancel", {}, Acted)
     call.answer(acted, f"{run_id}: {acted.outcome}")
+
+
+@run.command()
+@click.argument("run_id")
+@click.option("-o", "--output", type=click.Path(dir_okay=False), help="Where to; default RUN_ID.json here.")
+@click.option("--agent", help="Whose run it is; without it all that answer are asked.")
+@shared_options
+@pass_invocation
+def export(call: Invocation, run_id: str, output: str | None, agent: str | None) -> None:
+    """Save a run as one file, to be replayed later or elsewhere.
+
+    \b
+    Example:
+      atomizer run export run-0193c1f2b3a4d5e6f7a8b -o odd-answer.json
+    """
+    from pathlib import Path
+
+    import msgspec
+
+    from protocols.recordings import Recording
+    from runtime.home import explain_os_error, write_atomic
+
+    found = _find(call, run_id, agent)
+    recording = call.ask(found.agent).get(f"/hooks/runs/{run_id}/recording", Recording)
+    path = Path(output or f"{run_id}.json").absolute()
+    try:
+        write_atomic(path, msgspec.json.format(msgspec.json.encode(recording), indent=1), mode=0o600)
+    except OSError as error:
+        raise CommandFailure(explain_os_error(error, "the run was not saved"), exits.FAILED, "not_saved") from None
+    call.answer({"ok": True, "file": str(path)}, f"saved to {path}; `atomizer run replay {path}` goes through it again")
+
+
+@run.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.option("--prompt", is_flag=True, help="Compare the system prompt with what this home makes today, too.")
+@shared_options
+@pass_invocation
+def replay(call: Invocation, file: str, prompt: bool) -> None:
+    """Go through a saved run step by step, without a model, a tool or a network.
+
+    Ends with 1 where today's code goes another way than was recorded.
+
+    \b
+    Examples:
+      atomizer run replay odd-answer.json
+      atomizer run replay odd-answer.json --prompt
+    """
+    import os
+    import sys
+
+    compared = ["--home", str(call.home.root)] if prompt else []
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "gateway.replay", os.path.abspath(file), *compared])
 
 
 def _find(call: Invocation, run_id: str, agent: str | None) -> Run:

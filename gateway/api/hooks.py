@@ -17,6 +17,7 @@ from protocols.authority import OPERATOR, VIEWER, Authority
 from protocols.control import Acted
 from protocols.errors import ProtocolError
 from protocols.hooks import AgentAccepted, AgentHook, ChildReport, WakeAccepted, WakeHook
+from protocols.recordings import Recording
 from protocols.runs import Run, RunList, RunSource, RunState, new_run_id
 from runtime.service.app import Access, Call, Route
 
@@ -75,6 +76,7 @@ class HooksApi:
             ),
             Route("GET", "/hooks/runs", self.runs, Access.ANY, "Runs, newest first", RunList, query=listing),
             Route("GET", "/hooks/runs/{id}", self.run, Access.ANY, "One run in full", Run, query=wait),
+            Route("GET", "/hooks/runs/{id}/recording", self.recording, Access.WATCH, "A run in one file", Recording),
             Route("POST", "/hooks/runs/{id}/cancel", self.cancel, Access.WORK, "Cancel a run", Acted),
         ]
 
@@ -185,6 +187,16 @@ class HooksApi:
         if run is None:
             raise _unknown(run_id)
         return run
+
+    async def recording(self, call: Call) -> Recording:
+        run = self._reader.run(call.part("id"))
+        if run is None:
+            raise _unknown(call.part("id"))
+        if not run.state.ended:
+            raise ProtocolError(
+                409, "not_ended", f"{run.run_id} is still {run.state.value}; export it when it has ended"
+            )
+        return self._reader.recording(run)
 
     async def cancel(self, call: Call) -> Acted:
         run_id = call.part("id")

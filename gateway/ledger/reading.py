@@ -10,10 +10,12 @@ import msgspec
 
 from gateway.ledger.approvals import COLUMNS, as_approval
 from gateway.ledger.children import ChildReader
+from gateway.ledger.recording import read_recording
 from gateway.ledger.records import ClaimedRun, RunOptions, StoredCompaction, StoredMessage, StoredStep
 from gateway.ledger.schedules import ScheduleReader
 from protocols.approvals import Approval
 from protocols.control import SessionSummary, TranscriptMessage
+from protocols.recordings import Recording
 from protocols.runs import (
     ChildRun,
     Delivery,
@@ -77,6 +79,10 @@ class Reader:
                 "verified": None,
             },
         )
+
+    def recording(self, run: Run) -> Recording:
+        """A run that has ended, as one document."""
+        return read_recording(self._db, self._agent, run)
 
     def state(self, run_id: str) -> RunState | None:
         row = self._db.execute("SELECT state FROM runs WHERE id = ?", (run_id,)).fetchone()

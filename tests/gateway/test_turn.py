@@ -78,9 +78,8 @@ def test_a_call_that_must_be_asked_about_waits_over_a_kill_and_is_made_once_when
         (question,) = wait_until(lambda: pending(gateway))
         assert question.tool == "memory_write"
         assert question.run_id == run_id
-        run = gateway.ask.run(run_id)
-        assert run.state is RunState.WAITING
-        assert question.id in run.reason
+        wait_until(lambda: gateway.ask.run(run_id).state is RunState.WAITING)
+        assert question.id in gateway.ask.run(run_id).reason
         assert gateway.status().queue.waiting == 1
         gateway.kill()
         gateway.start()
