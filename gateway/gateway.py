@@ -31,7 +31,9 @@ from gateway.agent.schedule import ScheduleConfig, Scheduler
 from gateway.agent.tool import Tool
 from gateway.agent.turn import Turn, TurnLimits
 from gateway.api.control import ControlApi
+from gateway.api.deadletters import DeadLettersApi
 from gateway.api.hooks import HooksApi
+from gateway.api.requests import RequestsApi
 from gateway.api.schedules import SchedulesApi
 from gateway.api.status import StatusApi
 from gateway.api.usage import UsageApi
@@ -301,6 +303,17 @@ class Gateway:
         routes += self.control.routes()
         routes += UsageApi(self.agent, self.spending, self.budget).routes()
         routes += SchedulesApi(self.agent, self.scheduler, self._reader).routes()
+        routes += DeadLettersApi(self.agent, self._ledger, self._reader, self.outbox).routes()
+        routes += RequestsApi(
+            self.agent,
+            self._ledger,
+            self._reader,
+            self.runner,
+            authority=lambda: self.cluster.authority,
+            known=self.peers.known,
+            on_accept=self._run_begun_here,
+            redact=self._redact,
+        ).routes()
         return routes
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
@@ -564,6 +577,8 @@ class Gateway:
             commands=self.commands,
             scheduler=self.scheduler,
             own_runs=self.own_runs,
+            outbox=self.outbox,
+            redact=self._redact,
             reader=self._reader,
             status=self.status.snapshot,
         )

@@ -12,6 +12,7 @@ from gateway.agent.permissions import Permissions
 from gateway.agent.projectlog import ProjectLog
 from gateway.agent.schedule import Scheduler
 from gateway.agent.tool import Tool
+from gateway.channels.outbox import Outbox
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.tools.commands import Commands
@@ -21,6 +22,8 @@ from gateway.tools.files import ListFiles, ReadFile, SearchFiles
 from gateway.tools.log import WriteProjectLog
 from gateway.tools.memory import MemorySearch, MemoryWrite
 from gateway.tools.roots import Roots
+from gateway.tools.message import MessageTool
+from gateway.tools.request import RequestDelegation
 from gateway.tools.schedule import ScheduleTool
 from gateway.tools.sessions import SessionsHistory, SessionsList, SessionsSend, SessionsSpawn
 from gateway.tools.shell import Exec, ManageProcesses
@@ -47,6 +50,8 @@ def build_tools(
     commands: Commands,
     scheduler: Scheduler,
     own_runs: OwnRuns,
+    outbox: Outbox,
+    redact: Callable[[str], str],
     reader: Reader,
     status: Callable[[], AgentStatus],
 ) -> dict[str, Tool]:
@@ -65,6 +70,8 @@ def build_tools(
         SessionsHistory(reader, own_runs),
         SessionsSend(own_runs),
         SessionsSpawn(own_runs),
+        MessageTool(ledger, reader, outbox, redact),
+        RequestDelegation(peers, ledger),
         ShowStatus(status),
     ]
     table = config.file.tools

@@ -21,7 +21,7 @@ from protocols.control import (
 )
 from protocols.errors import Unreachable
 from protocols.events import Event
-from protocols.hooks import AgentAccepted, AgentHook, ChildReport
+from protocols.hooks import AgentAccepted, AgentHook, ChildReport, DelegationRequest
 from protocols.runs import Run, RunList
 from protocols.status import AgentStatus
 
@@ -58,6 +58,9 @@ class GatewayClient:
 
     async def delegate(self, hook: AgentHook) -> AgentAccepted:
         return await self._call("POST", "/hooks/agent", AgentAccepted, hook)
+
+    async def request_delegation(self, request: DelegationRequest) -> AgentAccepted:
+        return await self._call("POST", "/hooks/request", AgentAccepted, request)
 
     async def report(self, report: ChildReport) -> Acted:
         return await self._call("POST", "/hooks/report", Acted, report)

@@ -77,6 +77,23 @@ class WakeAccepted(Wire):
     outcome: str
 
 
+REQUEST_HEAD = "Request for a delegation"
+"""The message of a run that decides on one begins so."""
+
+
+class DelegationRequest(Wire):
+    """Body of `POST /hooks/request`: an agent without authority asks one that has it to delegate."""
+
+    agent: Annotated[str, msgspec.Meta(min_length=1, max_length=32)]
+    """Who should do it."""
+    task: NonEmpty
+    reason: NonEmpty
+    idempotency_key: Key | None = None
+    parent_run_id: RunId | None = None
+    depth: Annotated[int, msgspec.Meta(ge=0, le=MAX_DEPTH)] = 0
+    deadline: float | None = None
+
+
 class ChildReport(Wire):
     """Body of `POST /hooks/report`: a delegated run tells its delegator how it ended. Repeats are harmless."""
 

@@ -24,6 +24,12 @@ class Peers:
         """The agents this one may delegate to."""
         return self._cluster.authority.reachable(self._agent, self._cluster.agents)
 
+    def deciders(self, target: str) -> list[str]:
+        """The other agents that may delegate to `target`, the one with the widest authority first."""
+        agents, authority = self._cluster.agents, self._cluster.authority
+        able = [name for name in agents if name != self._agent and authority.verdict(name, target).allowed]
+        return sorted(able, key=lambda name: -len(authority.reachable(name, agents)))
+
     def known(self) -> list[str]:
         return list(self._cluster.agents)
 

@@ -61,9 +61,29 @@ class Outbox:
         self._clock = clock
         self._uniform = uniform
         self._wake = asyncio.Event()
+        self._watched: dict[str, asyncio.Event] = {}
 
     def wake(self) -> None:
         self._wake.set()
+
+    async def send(self, run_id: str, effect: NewEffect, seconds: float) -> None:
+        """Write an effect, once for its key, and see it settled; at most `seconds`."""
+        await self._ledger.effects.add(run_id, effect)
+        await self.settled(effect.key, seconds)
+
+    async def settled(self, key: str, seconds: float) -> None:
+        """Until the effect was carried out or refused, or at most `seconds`."""
+        watched = self._watched.setdefault(key, asyncio.Event())
+        self.wake()
+        try:
+            letter = self._reader.letters.by_key(key)
+            if letter is not None and letter.state == "pending":
+                async with asyncio.timeout(seconds):
+                    await watched.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._watched.pop(key, None)
 
     async def serve(self) -> None:
         """Until cancelled."""
@@ -101,6 +121,8 @@ class Outbox:
             await self._again(effect, str(error) or type(error).__name__)
         else:
             await self._ledger.effects.settle(effect.id, "done", detail)
+        if effect.key in self._watched:
+            self._watched[effect.key].set()
         if effect.kind == "deliver":
             self._on_change(effect.run_id)
 

@@ -46,6 +46,11 @@ class EffectStore:
 
         return await self._writer.submit(operation)
 
+    async def add(self, run_id: str, effect: NewEffect) -> None:
+        """Write an effect in the middle of a run, once for its key."""
+        now = self._clock()
+        await self._writer.submit(lambda db: add_effect(db, run_id, effect, now))
+
     async def settle(self, effect_id: int, state: str, detail: str = "") -> None:
         """`done`, `dead` (a permanent refusal, kept and visible), `skipped` or `unknown`."""
         now = self._clock()

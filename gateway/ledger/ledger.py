@@ -19,6 +19,7 @@ from gateway.ledger.approvals import ApprovalStore
 from gateway.ledger.beats import BeatStore
 from gateway.ledger.children import ChildStore
 from gateway.ledger.effects import EffectStore, add_effect
+from gateway.ledger.letters import LetterStore
 from gateway.ledger.records import ClaimedRun, Ending, NewCompaction, NewRun, PromptUsed, RunOptions
 from gateway.ledger.rows import insert_run
 from gateway.ledger.schedules import ScheduleStore
@@ -45,6 +46,7 @@ class Ledger:
         self.beats = BeatStore(self.writer, clock)
         self.schedules = ScheduleStore(self.writer, clock)
         self.children = ChildStore(self.writer, clock, agent)
+        self.letters = LetterStore(self.writer, clock)
         self.approvals = ApprovalStore(self.writer, clock, agent)
 
     def start(self) -> None:

@@ -10,6 +10,7 @@ import msgspec
 
 from gateway.ledger.approvals import COLUMNS, as_approval
 from gateway.ledger.children import ChildReader
+from gateway.ledger.letters import LetterReader
 from gateway.ledger.recording import read_recording
 from gateway.ledger.records import ClaimedRun, RunOptions, StoredCompaction, StoredMessage, StoredStep
 from gateway.ledger.schedules import ScheduleReader
@@ -46,6 +47,7 @@ class Reader:
         self._agent = agent
         self.schedules = ScheduleReader(self._db)
         self.own_children = ChildReader(self._db)
+        self.letters = LetterReader(self._db)
 
     def close(self) -> None:
         self._db.close()
@@ -92,6 +94,18 @@ class Reader:
         """Who gave the run, or None if there is no such run."""
         row = self._db.execute("SELECT caller FROM runs WHERE id = ?", (run_id,)).fetchone()
         return str(row["caller"]) if row else None
+
+    def has_key(self, caller: str, key: str) -> bool:
+        """Has `caller` given a run with this idempotency key?"""
+        found = self._db.execute("SELECT 1 FROM runs WHERE caller = ? AND idempotency_key = ?", (caller, key))
+        return found.fetchone() is not None
+
+    def open_runs_of(self, caller: str) -> int:
+        """Runs that `caller` gave and that have not ended."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM runs WHERE state IN ('queued', 'running', 'waiting') AND caller = ?", (caller,)
+        ).fetchone()
+        return int(count)
 
     def summary(self, run_id: str) -> RunSummary | None:
         row = self._db.execute(f"{_LIST} WHERE id = ?", (run_id,)).fetchone()

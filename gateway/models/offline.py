@@ -4,9 +4,14 @@
 from the memory search, with the passages cited. `offline/echo` repeats, for plumbing.
 
     delegate to AGENT: TASK     gives AGENT the task and waits for its answer
+    request delegation to AGENT: TASK
+                                asks the manager or the tech-lead to have AGENT do it
     remember TEXT               writes TEXT into today's memory note
     read FILE                   shows a file of the workspace
     status                      tells how this agent stands
+
+A request for a delegation that comes to an agent is granted: it is delegated as asked. Whether that agent may delegate
+there was checked before the run began, and the receiver checks it again.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import re
 from collections.abc import AsyncIterator
 
 from gateway.models.provider import Answer, Block, Message, Request, Text, TextDelta, ToolCall, ToolResult
+from protocols.hooks import REQUEST_HEAD
 from protocols.runs import Usage
 
 MARK = "[offline]"
@@ -24,6 +30,10 @@ MODELS = ("retrieval", "echo")
 _CHUNK = 48
 _CHARS_PER_TOKEN = 4
 _DELEGATE = re.compile(r"^\s*delegate\s+to\s+(?P<agent>[\w-]+(?:\s[\w-]+)?)\s*:\s*(?P<task>.+)$", re.I | re.S)
+_REQUEST = re.compile(
+    r"^\s*request\s+(?:a\s+)?delegation\s+to\s+(?P<agent>[\w-]+(?:\s[\w-]+)?)\s*:\s*(?P<task>.+)$", re.I | re.S
+)
+_DECIDE = re.compile(rf"^{REQUEST_HEAD}: .*?\nrequest: (?P<data>\{{.*\}})$", re.M)
 _REMEMBER = re.compile(r"^\s*remember\s+(?:that\s+)?(?P<text>.+)$", re.I | re.S)
 _READ = re.compile(r"^\s*read\s+(?P<path>\S+)\s*$", re.I)
 _STATUS = re.compile(r"^\s*status\s*[.?!]?\s*$", re.I)
@@ -70,6 +80,13 @@ def _parse(question: str) -> tuple[str, dict[str, object]]:
     if found := _DELEGATE.match(question):
         agent = re.sub(r"\s+", "-", found["agent"].strip().lower())
         return "delegate", {"agent": agent, "task": found["task"].strip()}
+    if found := _REQUEST.match(question):
+        agent = re.sub(r"\s+", "-", found["agent"].strip().lower())
+        reason = "it was asked for in these words; offline, no reason is made up"
+        return "request_delegation", {"agent": agent, "task": found["task"].strip(), "reason": reason}
+    if question.startswith(REQUEST_HEAD) and (found := _DECIDE.search(question)):
+        data = json.loads(found["data"])
+        return "delegate", {"agent": data["agent"], "task": data["task"]}
     if found := _REMEMBER.match(question):
         return "memory_write", {"text": found["text"].strip()}
     if found := _READ.match(question):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -15,7 +16,7 @@ from gateway.ledger.ledger import Ledger
 from protocols.client import GatewayClient
 from protocols.decoding import nearest
 from protocols.errors import ProtocolError, Unreachable
-from protocols.hooks import MAX_DEPTH, AgentHook
+from protocols.hooks import MAX_DEPTH, AgentAccepted, AgentHook
 from protocols.runs import ChildRun, Run, RunState, one_line
 
 log = logging.getLogger("delegate")
@@ -62,7 +63,7 @@ class Delegate(BaseTool):
             deadline=min(filter(None, (deadline, context.run.deadline)), default=None),
             deliver=False,
         )
-        run_id = await self._send(client, asked.agent, hook)
+        run_id = await self._hand_over(asked.agent, lambda: client.delegate(hook))
         await self._ledger.add_child(
             context.run.run_id,
             ChildRun(run_id=run_id, agent=asked.agent, task=one_line(asked.task), state=RunState.QUEUED.value),
@@ -86,13 +87,13 @@ class Delegate(BaseTool):
             hint = f"did you mean {close}?" if close else f"there are: {', '.join(self._peers.known())}"
             raise ToolError(f"there is no agent {agent!r}; {hint}") from None
 
-    async def _send(self, client: GatewayClient, agent: str, hook: AgentHook) -> str:
-        """Hand the task over; a receiver that is just restarting is tried again. Its run's id."""
+    async def _hand_over(self, agent: str, send: Callable[[], Awaitable[AgentAccepted]]) -> str:
+        """Hand the task over with `send`; a receiver that is just restarting is tried again. Its run's id."""
         until = time.monotonic() + UNREACHABLE_SECONDS
         pause = 0.2
         while True:
             try:
-                return (await client.delegate(hook)).run_id
+                return (await send()).run_id
             except ProtocolError as error:
                 if error.status not in (503, 507, 429):
                     raise ToolError(f"{agent} refused it: {error.message}") from None
