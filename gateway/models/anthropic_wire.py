@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from gateway.models.catalogue import KnownModel
-from gateway.models.conversation import native_of, tidy
+from gateway.models.conversation import CONTEXT, native_of, tidy, where_context_stands
 from gateway.models.provider import Answer, Block, Message, Native, Request, Stop, Text, ToolCall, ToolResult
 from protocols.hooks import Thinking
 from protocols.runs import Usage
@@ -35,15 +35,10 @@ def to_params(request: Request, known: KnownModel | None) -> dict[str, Any]:
     params: dict[str, Any] = {
         "model": request.model,
         "max_tokens": request.max_output_tokens,
-        "messages": _messages(request.messages),
+        "messages": _messages(request.messages, request.volatile.strip()),
     }
-    system = []
     if request.stable.strip():
-        system.append({"type": "text", "text": request.stable, "cache_control": _CACHED})
-    if request.volatile.strip():
-        system.append({"type": "text", "text": request.volatile})
-    if system:
-        params["system"] = system
+        params["system"] = [{"type": "text", "text": request.stable, "cache_control": _CACHED}]
     if request.tools:
         tools: list[dict[str, Any]] = [
             {"name": tool.name, "description": tool.description, "input_schema": tool.parameters}
@@ -65,14 +60,23 @@ def _thinking(request: Request, known: KnownModel | None) -> dict[str, Any]:
     return {"thinking": {"type": "adaptive"}, "output_config": {"effort": request.thinking}}
 
 
-def _messages(messages: list[Message]) -> list[dict[str, Any]]:
+def _messages(messages: list[Message], volatile: str) -> list[dict[str, Any]]:
+    """The turns, with what changes from run to run behind the words that began this run.
+
+    In the system prompt it would change the prefix of everything, and no conversation would ever be read from a cache.
+    Two marks: all up to the newest words or results, which the next step repeats; and up to the words before these,
+    where the last run's first request was marked, for a cache is looked for at most twenty blocks before a mark.
+    """
+    tidied = tidy(messages, NAME)
     turns: list[dict[str, Any]] = [
-        {"role": turn[0].role, "content": [block for message in turn for block in _blocks(message)]}
-        for turn in tidy(messages, NAME)
+        {"role": turn[0].role, "content": [block for message in turn for block in _blocks(message)]} for turn in tidied
     ]
-    mine = [turn for turn in turns if turn["role"] == "user"]
-    if len(mine) > 1:  # the last user turn but one: the next step's request shares all up to there
-        mine[-2]["content"][-1]["cache_control"] = _CACHED
+    said, before = where_context_stands(tidied)
+    for at in {len(turns) - 1, before}:
+        if at is not None:
+            turns[at]["content"][-1]["cache_control"] = _CACHED
+    if volatile:
+        turns[said]["content"].append({"type": "text", "text": CONTEXT.format(volatile)})
     return turns
 
 

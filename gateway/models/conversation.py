@@ -18,6 +18,25 @@ _OPENING = "(The beginning of this conversation is not shown.)"
 _GO_ON = "Continue."
 
 
+CONTEXT = "<context>\n{}\n</context>"
+"""How what changes from run to run (the time, the run) is shown to the model, in a message of the user's side."""
+
+
+def where_context_stands(turns: list[list[Message]]) -> tuple[int, int | None]:
+    """(the turn that began this run, the one that began the run before it): the newest with nothing but words.
+
+    Words right behind tool results would teach a model to expect them there and to stop early.
+    """
+    plain = [
+        at
+        for at, turn in enumerate(turns)
+        if turn[0].role == "user" and not any(isinstance(b, ToolResult) for message in turn for b in message.content)
+    ]
+    if not plain:
+        return len(turns) - 1, None
+    return plain[-1], plain[-2] if len(plain) > 1 else None
+
+
 def tidy(messages: Iterable[Message], provider: str) -> list[list[Message]]:
     """Turns of alternating role, the first and the last the user's; a turn is one or more messages of one role.
 

@@ -67,7 +67,8 @@ class TestAnswers:
             "the provider's own message goes back unmodified, thinking and signature included"
         )
         assert [block["type"] for block in sent[1]["content"]] == ["thinking", "text", "tool_use"]
-        assert sent[2]["content"] == [{"type": "tool_result", "tool_use_id": "toolu_9", "content": "8 C, rain"}]
+        (result,) = sent[2]["content"]
+        assert (result["type"], result["tool_use_id"], result["content"]) == ("tool_result", "toolu_9", "8 C, rain")
 
     @pytest.mark.parametrize(
         ("reason", "stop"),
@@ -110,9 +111,12 @@ class TestRequests:
         messages = [Message("user", [Text("one")]), Message("assistant", [Text("1")]), Message("user", [Text("two")])]
         await collect(claude.stream(ask(messages=messages, tools=[WEATHER])))
         body = server.bodies[0]
-        assert [("cache_control" in block) for block in body["system"]] == [True, False]
+        assert [("cache_control" in block) for block in body["system"]] == [True]
         assert "cache_control" in body["tools"][-1]
-        assert [("cache_control" in m["content"][-1]) for m in body["messages"]] == [True, False, False]
+        assert [("cache_control" in m["content"][0]) for m in body["messages"]] == [True, False, True]
+        assert body["messages"][-1]["content"][1:] == [
+            {"type": "text", "text": "<context>\nToday is Monday.\n</context>"}
+        ], "what changes comes last, so that it changes no prefix"
 
     async def test_thinking_is_adaptive_with_an_effort(self, server: ModelServer, claude: AnthropicProvider) -> None:
         server.script.add(Reply(text="ok", times=3))

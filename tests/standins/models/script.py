@@ -142,7 +142,8 @@ def _last_words(seen: Seen) -> tuple[str, bool]:
             parts = turn.get(content)
             parts = [{"text": parts}] if isinstance(parts, str) else parts or []
             has_result = any(p.get("type") == "tool_result" or "functionResponse" in p for p in parts)
-            words = "\n".join(p["text"] for p in parts if isinstance(p.get("text"), str)) or words
+            texts = [p["text"] for p in parts if isinstance(p.get("text"), str)]
+            words = "\n".join(text for text in texts if not text.startswith("<context>")) or words
         else:
             has_result = False
     return words, has_result
