@@ -27,6 +27,10 @@ class Ask:
     def send(self, method: str, path: str, body: Any, kind: type[T], *, timeout: float | None = None) -> T:
         return self._decode(self._call(method, path, body, timeout), kind, path)
 
+    def raw(self, path: str) -> bytes:
+        """What is answered, as it came."""
+        return self._call("GET", path, None, None)
+
     def run(self, run_id: str, wait: float = 0) -> Any:
         """The run, after waiting at most `wait` seconds for its end."""
         from protocols.runs import Run

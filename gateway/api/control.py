@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from aiohttp import web
+
 from gateway.agent.approvals import Approvals
 from gateway.agent.heartbeat import Heartbeat
 from gateway.ledger.reading import Reader
+from gateway.ledger.transcript import as_jsonl, as_markdown
 from gateway.models.models import Models
 from protocols.approvals import Approval, ApprovalAnswer, ApprovalList
 from protocols.control import (
@@ -24,6 +27,9 @@ from protocols.errors import ProtocolError
 from protocols.events import LogEvent
 from runtime.logs import LEVELS, tail
 from runtime.service.app import Access, Call, Route
+
+_FORMATS = {"markdown": "text/markdown", "jsonl": "application/jsonl"}
+"""Exports of a session -> their media types."""
 
 
 class ControlApi:
@@ -74,7 +80,10 @@ class ControlApi:
                 "POST", "/approvals/{id}", self.answer, op, "Answer a question", Approval, body=ApprovalAnswer
             ),
             Route("GET", "/sessions", self.sessions, watch, "Conversations", SessionList),
-            Route("GET", "/sessions/{key:.+}", self.session, watch, "One conversation", Transcript),
+            Route(
+                "GET", "/sessions/{key:.+}", self.session, watch, "One conversation", Transcript,
+                query={"format": "json (the default), or an export: markdown, jsonl"},
+            ),
             Route("GET", "/logs", self.logs, watch, "Log lines, oldest first", LogList, query=logs),
         ]  # fmt: skip
 
@@ -119,12 +128,18 @@ class ControlApi:
     async def sessions(self, call: Call) -> SessionList:
         return SessionList(sessions=self._reader.sessions())
 
-    async def session(self, call: Call) -> Transcript:
-        key = call.part("key")
+    async def session(self, call: Call) -> Transcript | web.Response:
+        key, form = call.part("key"), call.query("format") or "json"
+        if form not in ("json", *_FORMATS):
+            raise ProtocolError(400, "bad_query", f"query `format`: {form!r} is none of json, {', '.join(_FORMATS)}")
         messages = self._reader.transcript(key)
         if not messages:
             raise ProtocolError(404, "unknown_session", f"there is no session {key!r}; GET /sessions lists them")
-        return Transcript(key=key, messages=messages)
+        if form == "json":
+            return Transcript(key=key, messages=messages)
+        pieces = as_jsonl(messages) if form == "jsonl" else as_markdown(key, self._agent, messages)
+        text = await asyncio.to_thread("".join, pieces)
+        return web.Response(text=text, content_type=_FORMATS[form], charset="utf-8")
 
     async def logs(self, call: Call) -> LogList:
         level = call.query("level") or "info"
