@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Literal, Protocol
@@ -13,7 +12,7 @@ import msgspec
 from gateway.models import openai_responses, openai_wire
 from gateway.models.catalogue import Catalogue
 from gateway.models.failures import of_openai, retry_after
-from gateway.models.provider import Answer, ErrorKind, Message, ProviderError, Request, Text, TextDelta
+from gateway.models.provider import Answer, ErrorKind, ProviderError, Request, TextDelta
 from gateway.models.sdk import load_sdk
 from runtime.secrets import Redactor
 
@@ -97,7 +96,7 @@ class OpenAIProvider:
                     event = await anext(iterator, None)
                 if event is None:
                     break
-                text = gathering.add(event.to_dict(mode="json", warnings=False))
+                text = gathering.add(event)
                 if text:
                     said = True
                     yield TextDelta(text)
@@ -130,9 +129,8 @@ class OpenAIProvider:
         return await self._create(client, params, self._headers(bearer))
 
     async def _create(self, client: Any, params: dict[str, Any], headers: dict[str, str]) -> Any:
-        create = client.chat.completions.create if self._api == "chat" else client.responses.create
         async with asyncio.timeout(CONNECT_SECONDS + self._first):
-            return await create(**params, extra_headers=headers)
+            return await _post(client, self._api, params, headers)
 
     def _headers(self, bearer: Bearer) -> dict[str, str]:
         self._redact.know([bearer.token])
@@ -195,39 +193,36 @@ class OpenAIProvider:
         )
 
 
-_ENVELOPE = {"id": "", "object": "chat.completion.chunk", "created": 0, "model": ""}
-_CHAT_PLAY: list[dict[str, Any]] = [
-    _ENVELOPE | {"choices": [{"index": 0, "delta": {"role": "assistant", "content": "."}, "finish_reason": None}]},
-    _ENVELOPE | {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
-]
-_ITEM = {"type": "message", "id": "", "role": "assistant", "status": "completed", "content": []}
-_PLACE = {"item_id": "", "output_index": 0, "content_index": 0}
-_RESPONSES_PLAY: list[dict[str, Any]] = [
-    {"type": "response.output_text.delta", "sequence_number": 0, "delta": ".", "logprobs": [], **_PLACE},
-    {"type": "response.output_item.done", "sequence_number": 1, "output_index": 0, "item": _ITEM},
-    {"type": "response.completed", "sequence_number": 2, "response": {"id": "", "object": "response", "output": []}},
-]
+_PATHS: dict[Api, str] = {"chat": "/chat/completions", "responses": "/responses"}
+
+
+async def _post(client: Any, api: Api, params: dict[str, Any], headers: dict[str, str]) -> Any:
+    """The stream's events as plain dictionaries: the SDK's types for those of `responses` alone take 30 MiB."""
+    import openai
+
+    return await client.post(
+        _PATHS[api],
+        body=params,
+        cast_to=object,
+        stream=True,
+        stream_cls=openai.AsyncStream[object],
+        options={"headers": headers},
+    )
 
 
 def _rehearse(sdk: Any) -> None:
-    """One answer over each API from nowhere, in this thread: the SDK builds its types on first use."""
+    """One answer from nowhere, in this thread: the SDK and its transport load parts on first use."""
     import httpx2
 
     def reply(request: httpx2.Request) -> httpx2.Response:
-        events = _CHAT_PLAY if request.url.path.endswith("/completions") else _RESPONSES_PLAY
-        played = "".join(f"data: {json.dumps(event)}\n\n" for event in events)
-        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, text=played)
+        return httpx2.Response(200, headers={"content-type": "text/event-stream"}, text="data: {}\n\n")
 
     async def play() -> None:
         transport = httpx2.MockTransport(reply)
         async with sdk.AsyncOpenAI(
             api_key="none", base_url="http://none", max_retries=0, http_client=httpx2.AsyncClient(transport=transport)
         ) as client:
-            request = Request(model="none", stable=".", volatile=".", messages=[Message("user", [Text(".")])])
-            chat = openai_wire.to_params(request, None, NAME, official=True)
-            responses = openai_responses.to_params(request, None, NAME, account=False)
-            for create, params in ((client.chat.completions.create, chat), (client.responses.create, responses)):
-                async for event in await create(**params):
-                    event.to_dict(mode="json", warnings=False)
+            async for _ in await _post(client, "chat", {"model": "none", "stream": True}, {}):
+                pass
 
     asyncio.run(play())

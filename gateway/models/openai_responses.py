@@ -39,7 +39,7 @@ def native_name(name: str) -> str:
 
 
 def to_params(request: Request, known: KnownModel | None, name: str, *, account: bool) -> dict[str, Any]:
-    """The arguments of `responses.create`. `account`: the API of signed-in accounts, which takes no limit."""
+    """The body of `POST /responses`. `account`: the API of signed-in accounts, which takes no limit."""
     native = native_name(name)
     params: dict[str, Any] = {
         "model": request.model,
@@ -97,7 +97,7 @@ def _items(message: Message, native: str) -> list[dict[str, Any]]:
 
 
 class Gathering:
-    """Events, as the SDK's `to_dict` gives them, put together."""
+    """Events, as they came, put together."""
 
     def __init__(self, name: str) -> None:
         self._name = name

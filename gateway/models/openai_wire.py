@@ -39,7 +39,7 @@ def system_text(request: Request) -> str:
 
 
 def to_params(request: Request, known: KnownModel | None, name: str, *, official: bool) -> dict[str, Any]:
-    """The arguments of `chat.completions.create`. `official`: OpenAI itself, which has renamed a parameter."""
+    """The body of `POST /chat/completions`. `official`: OpenAI itself, which has renamed a parameter."""
     system = system_text(request)
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
     for turn in tidy(request.messages, name):
@@ -104,7 +104,7 @@ class _Call:
 
 
 class Gathering:
-    """Chunks, as the SDK's `to_dict` gives them, put together."""
+    """Chunks, as they came, put together."""
 
     def __init__(self) -> None:
         self._text: list[str] = []

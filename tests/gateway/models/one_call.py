@@ -16,10 +16,11 @@ from aiohttp import web
 
 from gateway.models.anthropic import AnthropicProvider
 from gateway.models.gemini import GeminiProvider
+from gateway.models.openai import OpenAIProvider
 from gateway.models.prices import Prices
 from gateway.models.provider import Answer, Message, Provider, Request, Text
 
-MODELS = {"anthropic": "claude-opus-4-6", "google": "gemini-3.8-flash"}
+MODELS = {"anthropic": "claude-opus-4-6", "google": "gemini-3.8-flash", "openai": "gpt-6.1-sol"}
 TICK_SECONDS = 0.002
 
 
@@ -37,7 +38,7 @@ async def call(provider: Provider, model: str) -> Answer:
 
 
 async def main(name: str, url: str, key: str) -> None:
-    make = {"anthropic": AnthropicProvider, "google": GeminiProvider}[name]
+    make = {"anthropic": AnthropicProvider, "google": GeminiProvider, "openai": OpenAIProvider}[name]
     figures: dict[str, Any] = {"before": rss_mib(), "web": web.__name__}
     longest, going = 0.0, True
 
@@ -52,7 +53,8 @@ async def main(name: str, url: str, key: str) -> None:
     await asyncio.sleep(0.02)
     longest = 0.0
     cpu = time.process_time()
-    provider: Any = make(key, base_url=url)
+    where = {"base_url": f"{url}/v1", "api": "responses"} if name == "openai" else {"base_url": url}
+    provider: Any = make(key, **where)
     answer = await call(provider, MODELS[name])
     figures["first_call_cpu"] = time.process_time() - cpu
     figures["longest_stall_ms"] = longest * 1000

@@ -203,7 +203,8 @@ class TestSwap:
             ("gemini/gemini-3.8-flash", 400, "unknown_provider", "did you mean google/gemini-3.8-flash?"),
             ("claude-opus-4-6", 400, "bad_model", "provider/model"),
             ("offline/retreival", 400, "unknown_model", "retrieval"),
-            ("openai/gpt-9", 409, "unsupported_provider", "not supported in this version"),
+            ("openai/gpt-9", 409, "no_key", "atomizer login openai"),
+            ("gpt/gpt-9", 400, "unknown_provider", "did you mean openai/gpt-9?"),
             (GEMINI, 409, "no_key", "atomizer secrets set google"),
         ],
     )

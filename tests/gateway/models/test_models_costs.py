@@ -33,7 +33,7 @@ def test_importing_the_models_imports_no_sdk() -> None:
     assert found.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("provider", "budget"), [("anthropic", 110), ("google", 92)])
+@pytest.mark.parametrize(("provider", "budget"), [("anthropic", 110), ("google", 92), ("openai", 80)])
 async def test_memory_after_the_first_call_and_the_stall_while_the_sdk_is_imported(
     provider: str, budget: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
