@@ -112,6 +112,7 @@ class TestImports:
             ["delegate", "--help"],
             ["status", "--json"],
             ["runs", "webster"],
+            ["usage", "webster"],
             ["run", "show", "webster", "run-0001"],
             ["model", "webster"],
             ["token", "operator"],

@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "delegate": ("work", "Give an agent a piece of work."),
     "runs": ("work", "List runs."),
     "run": ("work", "Show, cancel, export or replay one run."),
+    "usage": ("usage", "Show what the models used and cost."),
     "sessions": ("sessions", "List an agent's conversations, read or export one."),
     "schedule": ("schedule", "What an agent begins by itself: list, add, remove."),
     "deadletters": ("deadletters", "What could not be delivered; send it again."),

@@ -204,6 +204,10 @@ def _fill(made: Row, answer: AgentStatus) -> None:
         made.notes.append(
             f"{model.configured} ends on {model.retires}" + (f", then {model.successor}" if model.successor else "")
         )
+    if answer.budget.state == "over":
+        made.state = "late"
+        waits = f"; {answer.budget.waiting} run(s) wait" if answer.budget.waiting else ""
+        made.notes.append(f"over budget: {answer.budget.reason}{waits}")
     if answer.config_error:
         made.notes.append(answer.config_error)
     made.notes.extend(text for text in answer.failing if text not in made.notes and text != model.reason)

@@ -273,5 +273,11 @@ def test_usage_sums_by_day_model_session_and_run(make_home: MakeHome, serve: Ser
         assert (dearest.session_key, dearest.runs, dearest.cost_usd) == ("study-7", 2, pytest.approx(2.0))
         assert len(report.runs) == 2
         assert report.budget.agent.spent_usd == pytest.approx(3.0)
+        told = home.cli("usage", "manager")
+        assert "anthropic/claude-opus-4-6      3  300,000" in told
+        assert "$3.00" in told
+        assert "today, the cluster: $3.00 of $30.00" in told
+        (agent,) = home.json("usage", "--days", "1")["agents"]
+        assert agent["sessions"][0]["sessionKey"] == "study-7"
         assert gateway.raw("GET", "/usage?days=0", None, gateway.headers())[0] == 400
         assert gateway.raw("GET", "/usage", None, gateway.headers("manager"))[0] == 403
