@@ -10,6 +10,7 @@ from urllib.parse import quote
 import msgspec
 
 from protocols.errors import ProtocolError, Unreachable
+from protocols.text import printable, printable_json
 
 T = TypeVar("T")
 
@@ -17,9 +18,13 @@ T = TypeVar("T")
 class Ask:
     """Calls one gateway, a connection per call. Raises ProtocolError for a refusal, Unreachable if nobody answers."""
 
-    def __init__(self, port: int, token: str | None = None, host: str = "127.0.0.1", timeout: float = 5.0) -> None:
+    def __init__(
+        self, port: int, token: str | None = None, host: str = "127.0.0.1", timeout: float = 5.0, to_show: bool = False
+    ) -> None:
+        """`to_show`: what is answered goes to a screen and nowhere else, so control characters are made visible."""
         self.host, self.port, self.timeout = host, port, timeout
         self._token = token
+        self._to_show = to_show
 
     def get(self, path: str, kind: type[T], *, timeout: float | None = None) -> T:
         return self._decode(self._call("GET", path, None, timeout), kind, path)
@@ -31,20 +36,22 @@ class Ask:
         """What is answered, as it came."""
         return self._call("GET", path, None, None)
 
-    def run(self, run_id: str, wait: float = 0) -> Any:
-        """The run, after waiting at most `wait` seconds for its end."""
+    def run(self, run_id: str, wait: float = 0, whole: bool = False) -> Any:
+        """The run, after waiting at most `wait` seconds for its end; `whole`: with its steps' outputs uncut."""
         from protocols.runs import Run
 
         path = f"/hooks/runs/{quote(run_id, safe='')}"
-        if wait:
-            path += f"?wait={wait:g}"
+        query = [f"wait={wait:g}"] * bool(wait) + ["whole=1"] * whole
+        if query:
+            path += f"?{'&'.join(query)}"
         return self.get(path, Run, timeout=self.timeout + wait)
 
     def _decode(self, data: bytes, kind: type[T], path: str) -> T:
         try:
             return msgspec.json.decode(data, type=kind)
         except (msgspec.MsgspecError, RecursionError) as error:
-            raise Unreachable(f"{self.host}:{self.port}{path} answered something that is not ours: {error}") from None
+            problem = printable(f"{self.host}:{self.port}{path} answered something that is not ours: {error}")
+            raise Unreachable(problem) from None
 
     def _call(self, method: str, path: str, body: Any, timeout: float | None) -> bytes:
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout or self.timeout)
@@ -58,7 +65,7 @@ class Ask:
         try:
             connection.request(method, path, data, headers)
             answer = connection.getresponse()
-            raw = answer.read()
+            raw = printable_json(answer.read()) if self._to_show else answer.read()
         except (OSError, http.client.HTTPException) as error:
             reason = (
                 "connection refused"
@@ -77,6 +84,6 @@ def refusal(status: int, raw: bytes) -> ProtocolError:
     """The error a refused call's body describes; an unknown body is quoted."""
     try:
         error = json.loads(raw)["error"]
-        return ProtocolError(status, str(error["code"]), str(error["message"]))
+        return ProtocolError(status, str(error["code"]), printable(str(error["message"])))
     except (ValueError, KeyError, TypeError, RecursionError):
-        return ProtocolError(status, "unknown", f"HTTP {status}: {raw[:200].decode('utf-8', 'replace')}")
+        return ProtocolError(status, "unknown", f"HTTP {status}: {printable(raw[:200].decode('utf-8', 'replace'))}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +14,16 @@ import click
 
 from cluster.cli import exits
 from protocols.errors import AtomizerError
+from protocols.text import printable
 
 if TYPE_CHECKING:
     from cluster.supervisors.supervisor import SupervisorClient
     from protocols.ask import Ask
     from runtime.config import AgentSpec, Cluster
     from runtime.home import Home
+
+_STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+"""What JSON lets stand as it is, and a terminal obeys or turns around; below a space it is escaped by itself."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -109,11 +114,11 @@ class Invocation:
         else:
             shown = text if isinstance(text, str) else text()
             if shown:
-                click.echo(shown)
+                click.echo(printable(shown))
 
     def note(self, text: str) -> None:
         """Something to know that is not the result: a line on stderr."""
-        click.echo(f"note: {text}", err=True)
+        click.echo(f"note: {printable(text)}", err=True)
 
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
@@ -148,12 +153,12 @@ def shared_options(command: Callable[P, R]) -> Callable[P, R]:
 def json_text(document: Any) -> str:
     import msgspec
 
-    return json.dumps(msgspec.to_builtins(document), ensure_ascii=False, indent=2)
+    return escaped(json.dumps(msgspec.to_builtins(document), ensure_ascii=False, indent=2))
 
 
-def printable(text: str) -> str:
-    """`text` without control characters: what a model or a web page said must not steer the terminal."""
-    return "".join(c if c in "\n\t" or (c >= " " and not "\x7f" <= c <= "\x9f") else "\ufffd" for c in text)
+def escaped(text: str) -> str:
+    """JSON that means the same, and in which nothing is left that a terminal obeys."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def classify(error: AtomizerError) -> tuple[int, str]:
@@ -184,7 +189,8 @@ def classify(error: AtomizerError) -> tuple[int, str]:
 def fail(message: str, exit_code: int, code: str, as_json: bool) -> NoReturn:
     """Tell why the command failed, and end."""
     if as_json:
-        click.echo(json.dumps({"ok": False, "error": {"code": code, "message": message}}, ensure_ascii=False))
+        document = {"ok": False, "error": {"code": code, "message": message}}
+        click.echo(escaped(json.dumps(document, ensure_ascii=False)))
     else:
-        click.echo(f"atomizer: {message}", err=True)
+        click.echo(f"atomizer: {printable(message)}", err=True)
     sys.exit(exit_code)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from cluster.cli.context import Invocation, pass_invocation, printable, shared_options
+from cluster.cli.context import Invocation, escaped, pass_invocation, shared_options
+from protocols.text import printable
 
 if TYPE_CHECKING:
     from runtime.logs import LogLine
@@ -75,7 +76,7 @@ def logs(
 
 def _show(call: Invocation, name: str, line: LogLine, width: int) -> None:
     if call.json:
-        click.echo(json.dumps(_document(name, line), ensure_ascii=False))
+        click.echo(escaped(json.dumps(_document(name, line), ensure_ascii=False)))
     else:
         click.echo(_text(name, line, width))
 
@@ -159,7 +160,7 @@ def _console(call: Invocation, names: list[str], limit: int) -> None:
     width = max(map(len, names), default=0)
     call.answer(
         {"ok": True, "console": found},
-        lambda: "\n".join(f"{name.ljust(width)}  {printable(line)}" for name, lines in found.items() for line in lines),
+        lambda: "\n".join(f"{name.ljust(width)}  {line}" for name, lines in found.items() for line in lines),
     )
 
 

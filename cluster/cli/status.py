@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from cluster.cli.context import Invocation, pass_invocation, printable, shared_options
+from cluster.cli.context import Invocation, pass_invocation, shared_options
 
 if TYPE_CHECKING:
     from cluster.supervisors.supervisor import ChildState
@@ -77,7 +77,7 @@ def show_status(call: Invocation) -> None:
             lines[0] += " (answers come from the workspace files; to leave it: atomizer secrets set anthropic)"
         if not supervised:
             lines.append("the cluster is not running; `atomizer up` starts it")
-        return printable("\n".join([*lines, *table(rows)]))
+        return "\n".join([*lines, *table(rows)])
 
     call.answer(document, text)
 
@@ -174,8 +174,9 @@ def _mend(child: ChildState) -> str:
         return f"`atomizer logs {child.agent} --console` shows why; `atomizer start {child.agent}` tries again"
     if child.state == "config-error":
         return f"mend it, then `atomizer start {child.agent}`"
-    wait = max(0.0, (child.retry_at or 0.0) - time.time())
-    return f"next try in {wait:.0f} s"
+    if child.retry_at is None:
+        return "trying again now"
+    return f"next try in {max(0.0, child.retry_at - time.time()):.0f} s"
 
 
 def _fill(made: Row, answer: AgentStatus) -> None:
@@ -192,7 +193,8 @@ def _fill(made: Row, answer: AgentStatus) -> None:
     made.state = "busy" if answer.state == "busy" else "up"
     if answer.state not in ("up", "busy"):
         made.state = "late"
-        made.notes.append(answer.state)
+        if not any(text.startswith(answer.state) for text in answer.failing):
+            made.notes.append(answer.state)
     if beat.state in ("overdue", "paused"):
         made.state = "late"
         made.notes.append(f"heartbeat {beat.state}" + (f": {beat.reason}" if beat.reason else ""))

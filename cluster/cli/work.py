@@ -12,6 +12,7 @@ import click
 
 from cluster.cli import exits
 from cluster.cli.context import CommandFailure, Invocation, json_text, pass_invocation, shared_options
+from cluster.cli.run_page import reason_of, run_page
 from protocols.text import printable
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def delegate(
     elif run.state == "succeeded":
         click.echo(printable(run.text) if sys.stdout.isatty() else run.text)
     if run.state != "succeeded" and not call.json:
-        raise CommandFailure(f"{run.run_id} {run.state}: {_why(run)}", exits.FAILED, "run_failed")
+        raise CommandFailure(f"{run.run_id} {run.state}: {reason_of(run)}", exits.FAILED, "run_failed")
     sys.exit(exits.OK if run.state == "succeeded" else exits.FAILED)
 
 
@@ -173,9 +174,7 @@ def runs(call: Invocation, agents: tuple[str, ...], limit: int) -> None:
     found = sorted(found, key=lambda run: run.created_at)[-limit:]
     for silent in away:
         call.note(f"{silent} does not answer")
-    call.answer(
-        {"ok": True, "runs": found, "unreachable": away}, lambda: "\n".join(_line(run) for run in found)
-    )
+    call.answer({"ok": True, "runs": found, "unreachable": away}, lambda: "\n".join(_line(run) for run in found))
 
 
 @click.group()
@@ -193,17 +192,19 @@ def run() -> None:
 @run.command()
 @click.argument("run_id")
 @click.option("--agent", help="Whose run it is; without it all that answer are asked.")
+@click.option("--full", is_flag=True, help="Arguments and results of the steps whole, not folded.")
 @shared_options
 @pass_invocation
-def show(call: Invocation, run_id: str, agent: str | None) -> None:
-    """Show a run: its state, steps, cost, delivery and answer.
+def show(call: Invocation, run_id: str, agent: str | None, full: bool) -> None:
+    """Show a run: its state, steps with their time and cost, delivery and answer.
 
     \b
-    Example:
+    Examples:
       atomizer run show run-0193c1f2b3a4d5e6f7a8b
+      atomizer run show run-0193c1f2b3a4d5e6f7a8b --full
     """
-    found = _find(call, run_id, agent)
-    call.answer(found, lambda: _page(found))
+    found = _find(call, run_id, agent, whole=full)
+    call.answer(found, lambda: run_page(found, full))
 
 
 @run.command()
@@ -278,7 +279,7 @@ def replay(call: Invocation, file: str, prompt: bool) -> None:
     os.execv(sys.executable, [sys.executable, "-P", "-m", "gateway.replay", os.path.abspath(file), *compared])
 
 
-def _find(call: Invocation, run_id: str, agent: str | None) -> Run:
+def _find(call: Invocation, run_id: str, agent: str | None, whole: bool = False) -> Run:
     from protocols.errors import ProtocolError, Unreachable
     from protocols.runs import Run
 
@@ -286,7 +287,7 @@ def _find(call: Invocation, run_id: str, agent: str | None) -> Run:
     away = 0
     for name in names:
         try:
-            found = call.ask(name).run(run_id)
+            found = call.ask(name).run(run_id, whole=whole)
             assert isinstance(found, Run)
             return found
         except Unreachable:
@@ -305,32 +306,10 @@ def _find(call: Invocation, run_id: str, agent: str | None) -> Run:
     raise CommandFailure(f"no agent has a run {run_id}; `atomizer runs` lists them", exits.REFUSED, "not_found")
 
 
-def _why(run: Run) -> str:
-    return run.error.message if run.error else run.reason or "no reason given"
-
-
 def _line(run: RunSummary) -> str:
     at = time.strftime("%m-%d %H:%M:%S", time.localtime(run.created_at))
     tail = run.preview if run.state == "succeeded" else run.reason
     return f"{at}  {run.run_id}  {run.state:<9}  {run.agent}  {run.task}" + (f"  => {tail}" if tail else "")
-
-
-def _page(run: Run) -> str:
-    cost = "unknown" if run.cost_usd is None else f"${run.cost_usd:.4f}"
-    lines = [
-        f"{run.run_id}  {run.state}"
-        + (f": {_why(run)}" if run.state not in ("succeeded", "queued", "running") else ""),
-        f"agent {run.agent}, from {run.caller}, session {run.session_key}, model {run.model or 'none yet'}",
-        f"tokens {run.usage.input_tokens} in, {run.usage.output_tokens} out; cost {cost}",
-    ]
-    if run.delivery:
-        lines.append(f"delivery {run.delivery.status}" + (f": {run.delivery.detail}" if run.delivery.detail else ""))
-    lines.append(f"task: {run.message}")
-    lines += [f"step {step.index}: {step.kind} {step.name} {step.state}" for step in run.steps]
-    lines += [f"delegated to {child.agent}: {child.run_id} {child.state}" for child in run.children]
-    if run.text:
-        lines += ["", run.text]
-    return "\n".join(lines)
 
 
 def _fresh_key() -> str:

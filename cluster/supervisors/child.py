@@ -163,7 +163,7 @@ class Child:
                 uptime = time.monotonic() - self.running.began
                 words = await asyncio.to_thread(last_words, self.home, self.agent, self.running.offset)
                 session, self.running = self.running.process.pid, None
-                if not self._dismissed():
+                if not self._dismissed() and self.record.state != "port-taken":
                     self._enter("backoff", words)  # at once: what follows takes time, and it is not up
                 await self._clean(session, ())
             if self._dismissed():
@@ -191,7 +191,8 @@ class Child:
 
     async def _spawn(self) -> Running | None:
         """A new process, or None (with the reason in the record) where it could not be started."""
-        self._enter("starting", self.record.detail)  # why the last one ended, until this one is up
+        # Why the last one ended stays until this one is up; a taken port is the state as well, for tries are short.
+        self._enter("port-taken" if self.record.state == "port-taken" else "starting", self.record.detail)
         # A gateway that died with its supervisor may have left tools behind that nobody has looked for yet.
         await asyncio.to_thread(processes.sweep, self.home, self.agent)
         if self._dismissed():
