@@ -47,11 +47,12 @@ class ModelProcess:
 
 
 def use_models(home: ClusterHome, server: ModelProcess) -> None:
-    """Leave the offline profile for the stand-in, with a key for both providers."""
+    """Leave the offline profile for the stand-in, with a key for each provider."""
     path = home.home.cluster_toml
     text = path.read_text().replace('profile = "offline"', 'profile = "live"')
     path.write_text(
         f'{text}\n[providers.anthropic]\nbase_url = "{server.url}"\n[providers.google]\nbase_url = "{server.url}"\n'
+        f'[providers.openai]\nbase_url = "{server.url}/v1"\napi = "responses"\n'
     )
-    for provider in ("anthropic", "google"):
+    for provider in ("anthropic", "google", "openai"):
         Secrets(home.home).set(provider, API_KEY, server.key)
