@@ -45,8 +45,8 @@ class OwnRuns:
         self._on_accept = on_accept
         self._wait_for_end = wait_for_end
 
-    async def send(self, context: ToolContext, session: str, message: str, seconds: float | None) -> str:
-        """Put a message into another session; the run's id. `seconds`: its deadline, if it is waited for."""
+    async def send(self, context: ToolContext, session: str, message: str) -> str:
+        """Put a message into another session; the run's id."""
         parent = context.run
         if session == parent.session_key:
             raise ToolError("that is the session you are in; simply go on")
@@ -55,23 +55,20 @@ class OwnRuns:
                 f"there is no session {session!r}; sessions_list shows them, sessions_spawn makes a new one"
             )
         text = f"[From session {parent.session_key}, {parent.run_id}]\n{message}"
-        return await self._give(context, SEND, session, text, seconds, most=None)
+        return await self._give(context, SEND, session, text, most=None)
 
-    async def spawn(self, context: ToolContext, task: str, seconds: float | None) -> str:
+    async def spawn(self, context: ToolContext, task: str) -> str:
         """Give a task to a session of its own; the run's id."""
         inside = [key for _, key in self._reader.own_children.ancestors(context.run.run_id) if f":{SPAWN}:" in key]
         if len(inside) >= MAX_SPAWN_DEPTH:
             raise ToolError(f"this is spawned work {len(inside)} deep, the deepest there may be; do it yourself")
         key = f"agent:{self._agent}:{SPAWN}:{context.key.removeprefix('run-').replace('/', ':')}"
-        return await self._give(context, SPAWN, key, task, seconds, most=MAX_SPAWNED)
+        return await self._give(context, SPAWN, key, task, most=MAX_SPAWNED)
 
-    async def _give(
-        self, context: ToolContext, name: str, session: str, message: str, seconds: float | None, most: int | None
-    ) -> str:
+    async def _give(self, context: ToolContext, name: str, session: str, message: str, most: int | None) -> str:
         parent = context.run
         if parent.depth + 1 > MAX_DEPTH:
             raise ToolError(f"this was already passed on {parent.depth} times; {MAX_DEPTH} is the limit")
-        own = None if seconds is None else parent.started_at + seconds
         new = NewRun(
             run_id=new_run_id(),
             source=RunSource.HOOK,
@@ -84,7 +81,7 @@ class OwnRuns:
             idempotency_key=context.key,
             parent_run_id=parent.run_id,
             depth=parent.depth + 1,
-            deadline=min(filter(None, (own, parent.deadline)), default=None),
+            deadline=parent.deadline,
         )
         accepted = await self._ledger.children.accept(new, most)
         if accepted is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from protocols.errors import AtomizerError
 from protocols.schedules import ScheduleKind
@@ -24,8 +23,10 @@ class TimingError(AtomizerError):
     """A time that cannot be understood or never comes; the message shows the form."""
 
 
-def zone(name: str) -> ZoneInfo:
+def zone(name: str) -> dt.tzinfo:
     """The time zone `name`; raises TimingError."""
+    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError  # most gateways have no schedule
+
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -53,7 +53,7 @@ class Delegate(BaseTool):
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         asked: DelegateArguments = decode_arguments(DelegateArguments, arguments, "delegate")
         client = self._client(asked.agent, context)
-        deadline = context.run.started_at + asked.timeout_seconds if asked.wait else None
+        deadline = time.time() + asked.timeout_seconds if asked.wait else None
         hook = AgentHook(
             message=asked.task,
             name=f"delegation from {context.run.run_id}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Annotated, Any
 
 import msgspec
@@ -39,7 +40,7 @@ class RequestDelegation(Delegate):
             raise ToolError(f"you may delegate to {asked.agent} yourself: use `delegate`")
         decider = self._decider(asked)
         client = self._client(decider, context)
-        own = context.run.started_at + asked.timeout_seconds
+        own = time.time() + asked.timeout_seconds
         request = DelegationRequest(
             agent=asked.agent,
             task=asked.task,

@@ -128,7 +128,7 @@ class SessionsSend(BaseTool):
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         asked: SendArguments = decode_arguments(SendArguments, arguments, "sessions_send")
         seconds = asked.timeout_seconds if asked.wait else None
-        run_id = await self._runs.send(context, asked.session, asked.message, seconds)
+        run_id = await self._runs.send(context, asked.session, asked.message)
         return await _finish(self._runs, context, run_id, seconds, f"sent to {asked.session} as {run_id}")
 
 
@@ -151,7 +151,7 @@ class SessionsSpawn(BaseTool):
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         asked: SpawnArguments = decode_arguments(SpawnArguments, arguments, "sessions_spawn")
         seconds = asked.timeout_seconds if asked.wait else None
-        run_id = await self._runs.spawn(context, asked.task, seconds)
+        run_id = await self._runs.spawn(context, asked.task)
         return await _finish(self._runs, context, run_id, seconds, f"spawned {run_id}")
 
 
