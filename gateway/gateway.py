@@ -28,6 +28,7 @@ from gateway.agent.projectlog import ProjectLog
 from gateway.agent.prompt import PromptBuilder
 from gateway.agent.runner import Runner
 from gateway.agent.schedule import ScheduleConfig, Scheduler
+from gateway.agent.skills import Skills
 from gateway.agent.tool import Tool
 from gateway.agent.turn import Turn, TurnLimits
 from gateway.api.control import ControlApi
@@ -46,11 +47,14 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, Ending, NewEffect, NewRun
 from gateway.ledger.spending import Spending
+from gateway.mcp.launch import Launcher
+from gateway.mcp.servers import McpServers
 from gateway.models.models import Models
 from gateway.models.offline import OfflineProvider
 from gateway.models.provider import Request
 from gateway.toolbox import ALWAYS, build_tools
 from gateway.tools.commands import Commands
+from gateway.tools.mcp import mcp_tools
 from protocols import VERSION
 from protocols.approvals import Approval
 from protocols.control import HeartbeatChange
@@ -72,7 +76,7 @@ from runtime.home import Home, explain_os_error
 from runtime.logs import Logs
 from runtime.notify import notify
 from runtime.sandbox import Sandbox
-from runtime.secrets import PROVIDERS, Redactor, Secrets
+from runtime.secrets import PROVIDERS, SERVICES, Redactor, Secrets
 from runtime.service.app import Route, build_app
 from runtime.service.auth import Auth
 from runtime.service.events import EventBus, EventStream
@@ -136,6 +140,7 @@ class Gateway:
         await self.budget.start()
         stack.callback(self.memory.close)
         stack.push_async_callback(self.commands.close)
+        stack.push_async_callback(self.mcp.close)
         self._watch_signals()
         self._logs.publish_to(self._publish_log)
         stack.callback(self._logs.publish_to, None)
@@ -147,8 +152,10 @@ class Gateway:
     def _learn_secrets(self) -> None:
         """What must not appear in a log or a transcript: our own secrets by value, others' tokens by hash."""
         own = [self._secrets.get(self.agent, name) for owner, name in self._secrets.list() if owner == self.agent]
-        providers = (*PROVIDERS, *self.cluster.file.providers)
+        providers = (*PROVIDERS, *self.cluster.file.providers, *SERVICES)
         keys = [self._secrets.api_key(provider, self.agent) for provider in providers]
+        given = {path for table in self.config.file.mcp.values() for path in table.secrets.values()}
+        own += [self._secrets.get(owner, name) for owner, name in (path.split("/") for path in given)]
         self._redact.know([v for v in (*own, *keys) if v], self._secrets.callers())
 
     def _build(self, token: str) -> None:
@@ -166,7 +173,16 @@ class Gateway:
         )
         self.memory = Memory(self.config.workspace, home.shared, home.instance(agent) / "memory.db")
         self.commands = Commands(self._sandbox(), file.shell, self.config.workspace, home.run / "tmp" / agent)
-        self.prompt = PromptBuilder(agent, file.agent.title, self.config.workspace, home.shared)
+        self.skills = Skills(self.config.workspace, home.shared)
+        self.mcp = McpServers(on_change=self._mcp_changed, redact=self._redact)
+        self.mcp.configure(file.mcp, self._launcher())
+        self.prompt = PromptBuilder(
+            agent,
+            file.agent.title,
+            self.config.workspace,
+            home.shared,
+            skills=lambda: self.skills.prompt() if "skill" in self.tools else "",
+        )
         self.project_log = ProjectLog(home.project_log, home.run / "project_log.lock")
         self.waiters = RunWaiters(self._reader)
         self.compactor = Compactor(
@@ -257,6 +273,8 @@ class Gateway:
             budget=self.budget,
             prompt=self.prompt,
             tools=lambda: list(self.tools),
+            skills=self.skills.status,
+            mcp=self.mcp.status,
             can_delegate_to=self.peers.names,
             dead_tasks=self._dead_tasks,
             config_error=lambda: self._config_error,
@@ -339,6 +357,7 @@ class Gateway:
         }
         for name, part in parts.items():
             self._tasks[name] = asyncio.create_task(self._guard(name, part), name=name)
+        self.mcp.start()
         try:
             yield
         finally:
@@ -367,6 +386,7 @@ class Gateway:
 
     async def _work(self, run: ClaimedRun, park: Callable[[str], AbstractAsyncContextManager[None]]) -> str:
         """Carry one run out: a turn from where the ledger says it stands."""
+        await self.mcp.settle()
         file, reader = self.config.file, self._reader
         caller = Caller(
             run,
@@ -546,6 +566,7 @@ class Gateway:
         self.models.reload(config, cluster)
         self.budget.configure(config.file.budget, cluster.file.budget)
         self.commands.configure(self._sandbox(), config.file.shell, config.workspace)
+        self.mcp.configure(config.file.mcp, self._launcher())
         self.tools = self._build_tools()
         self.runner.configure(
             places=config.file.limits.concurrent_runs, run_timeout=parse_duration(config.file.limits.run_timeout)
@@ -560,10 +581,19 @@ class Gateway:
     @property
     def permissions(self) -> Permissions:
         table = self.config.file.tools
-        return Permissions([*ALWAYS, *table.allow], table.ask, table.deny)
+        allowed_by_server = [tool.spec.name for tool in mcp_tools(self.mcp.all(), self._redact)]
+        return Permissions([*ALWAYS, *allowed_by_server, *table.allow], table.ask, table.deny)
 
     def _sandbox(self) -> Sandbox:
         return Sandbox(self.home, self.agent, self.config.workspace, self.config.file.shell)
+
+    def _launcher(self) -> Launcher:
+        return Launcher(self.home, self.agent, self.config.workspace, self._sandbox(), self._secrets.get)
+
+    def _mcp_changed(self) -> None:
+        """A server came, went or offers other tools: runs that begin from now on see them."""
+        self.tools = self._build_tools()
+        self.bus.touch()
 
     def _build_tools(self) -> dict[str, Tool]:
         return build_tools(
@@ -581,6 +611,11 @@ class Gateway:
             redact=self._redact,
             reader=self._reader,
             status=self.status.snapshot,
+            skills=self.skills,
+            web=self.cluster.file.web,
+            search_key=lambda: self._secrets.api_key("brave", self.agent),
+            mcp=self.mcp,
+            permissions=self.permissions,
         )
 
     # -- events ------------------------------------------------------------------------------------------------

@@ -11,31 +11,39 @@ from gateway.agent.peers import Peers
 from gateway.agent.permissions import Permissions
 from gateway.agent.projectlog import ProjectLog
 from gateway.agent.schedule import Scheduler
+from gateway.agent.skills import Skills
 from gateway.agent.tool import Tool
 from gateway.channels.outbox import Outbox
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
+from gateway.mcp.servers import McpServers
 from gateway.tools.commands import Commands
 from gateway.tools.delegate import Delegate
 from gateway.tools.editing import EditFile, WriteFile
 from gateway.tools.files import ListFiles, ReadFile, SearchFiles
 from gateway.tools.log import WriteProjectLog
+from gateway.tools.mcp import mcp_tools
 from gateway.tools.memory import MemorySearch, MemoryWrite
-from gateway.tools.roots import Roots
 from gateway.tools.message import MessageTool
 from gateway.tools.request import RequestDelegation
+from gateway.tools.roots import Roots
 from gateway.tools.schedule import ScheduleTool
 from gateway.tools.sessions import SessionsHistory, SessionsList, SessionsSend, SessionsSpawn
 from gateway.tools.shell import Exec, ManageProcesses
+from gateway.tools.skill import ReadSkill
 from gateway.tools.status import ShowStatus
+from gateway.tools.web import WebFetch, WebSearch
+from gateway.tools.web_guard import WebGuard
+from gateway.tools.web_services import Searcher
 from protocols.status import AgentStatus
 from runtime.config import Instance
+from runtime.config_reach import WebTable
 from runtime.home import Home
 
 log = logging.getLogger("tools")
 
-ALWAYS = ("status",)
-"""Tools that need no permission: they show the agent itself."""
+ALWAYS = ("status", "skill")
+"""Tools that need no permission: they show the agent itself, and how its work is done."""
 
 
 def build_tools(
@@ -54,6 +62,11 @@ def build_tools(
     redact: Callable[[str], str],
     reader: Reader,
     status: Callable[[], AgentStatus],
+    skills: Skills,
+    web: WebTable,
+    search_key: Callable[[], str | None],
+    mcp: McpServers,
+    permissions: Permissions,
 ) -> dict[str, Tool]:
     """Name -> tool, in a fixed order (so that a provider's prompt cache holds)."""
     roots = Roots(config.workspace, home.shared, agent)
@@ -73,9 +86,11 @@ def build_tools(
         MessageTool(ledger, reader, outbox, redact),
         RequestDelegation(peers, ledger),
         ShowStatus(status),
+        ReadSkill(skills),
+        WebFetch(WebGuard(web), redact=redact),
+        WebSearch(Searcher(web, search_key), redact=redact),
+        *mcp_tools(mcp.all(), redact),
     ]
-    table = config.file.tools
-    permissions = Permissions([*ALWAYS, *table.allow], table.ask, table.deny)
     tools = {tool.spec.name: tool for tool in every if permissions.has(tool.spec.name)}
     if "exec" in tools and (problem := commands.sandbox.problem()):
         log.error("no exec: %s", problem)

@@ -100,6 +100,34 @@ class BudgetStatus(Wire):
     cluster: BudgetScope = msgspec.field(default_factory=BudgetScope)
 
 
+class SkillStatus(Wire):
+    """A skill's folder; one that cannot be used stays listed, with the reason."""
+
+    name: str
+    source: str
+    """`workspace` or `shared`."""
+    available: bool
+    reason: str = ""
+    description: str = ""
+
+
+class McpServerStatus(Wire):
+    name: str
+    transport: str
+    """`stdio` or `http`."""
+    state: str
+    """`starting`, `ready` or `failed`."""
+    reason: str = ""
+    """Why it failed."""
+    since: float = 0.0
+    """When it came into this state."""
+    next_at: float | None = None
+    """When it is tried again."""
+    starts: int = 0
+    tools: list[str] = msgspec.field(default_factory=list)
+    """All that it offers, by its own names; the agent has those that `[mcp.NAME] allow` names."""
+
+
 class ChannelStatus(Wire):
     provider: str
     state: str
@@ -142,3 +170,5 @@ class AgentStatus(Wire):
     prompt: list[PromptFile] = msgspec.field(default_factory=list)
     tools: list[str] = msgspec.field(default_factory=list)
     channels: list[ChannelStatus] = msgspec.field(default_factory=list)
+    skills: list[SkillStatus] = msgspec.field(default_factory=list)
+    mcp: list[McpServerStatus] = msgspec.field(default_factory=list)

@@ -22,6 +22,8 @@ TOKEN = "token"
 API_KEY = "api-key"
 PROVIDERS = ("anthropic", "google", "openai")
 """Providers that need a key, as owners of `api-key`."""
+SERVICES = ("brave",)
+"""Other services with a key, stored likewise."""
 
 _WORD = re.compile(r"[a-z][a-z0-9-]*")
 

@@ -48,8 +48,8 @@ def secrets() -> None:
 def set_secret(call: Invocation, owner: str, name: str | None) -> None:
     """Store one secret, typed without echo or read from stdin; never given as an argument.
 
-    OWNER is a provider (anthropic, google, openai; NAME is then its api-key) or an agent (NAME is then, for example,
-    `anthropic` for a key of its own, or `discord`).
+    OWNER is a provider (anthropic, google, openai) or a search service (brave), NAME is then its api-key; or an agent
+    (NAME is then, for example, `anthropic` for a key of its own, or `discord`).
 
     \b
     Examples:
@@ -57,15 +57,15 @@ def set_secret(call: Invocation, owner: str, name: str | None) -> None:
       atomizer secrets set google < key.txt
       atomizer secrets set webster discord
     """
-    from runtime.secrets import API_KEY, PROVIDERS, TOKEN, Secrets
+    from runtime.secrets import API_KEY, PROVIDERS, SERVICES, TOKEN, Secrets
 
     cluster = call.cluster
     providers = list(dict.fromkeys([*PROVIDERS, *cluster.file.providers]))
-    if owner not in providers:
+    if owner not in (*providers, *SERVICES):
         if owner not in cluster.agents:
             from protocols.decoding import nearest
 
-            close = nearest(owner, [*providers, *cluster.agents])
+            close = nearest(owner, [*providers, *SERVICES, *cluster.agents])
             hint = f"did you mean {close}?" if close else f"known: {', '.join([*providers, *cluster.agents])}"
             raise CommandFailure(f"no provider or agent {owner!r}; {hint}", exits.USAGE, "usage")
         if name is None:

@@ -40,12 +40,15 @@ class PromptBuilder:
         workspace: Path,
         shared: Path,
         *,
+        skills: Callable[[], str] = lambda: "",
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
+        """`skills()` is the list of skills for a working turn."""
         self._agent = agent
         self._title = title
         self._workspace = workspace
         self._shared = shared
+        self._skills = skills
         self._now = now
 
     def build(self, run: ClaimedRun) -> Prompt:
@@ -53,6 +56,8 @@ class PromptBuilder:
         light = beat and run.session_key.startswith("heartbeat:")
         parts = [f"# {self._title} ({self._agent})\n\n{_RULES}"]
         parts += [text for _, text in (self._read(_BEAT_FILES, shared=False) if light else self._read(_WORK_FILES))]
+        if not light and (skills := self._skills()):
+            parts.append(skills)
         lines = [f"Time: {self._now():%Y-%m-%d %H:%M} UTC.", f"Session: {run.session_key}. Run: {run.run_id}."]
         if beat and not light:  # in the main session, whose prefix is to stay what it is
             lines += [text for _, text in self._read(("HEARTBEAT.md",), shared=False)]
@@ -68,7 +73,9 @@ class PromptBuilder:
 
     def files(self) -> list[PromptFile]:
         """What each workspace file costs, for `/status`."""
-        return [file for file, _ in self._read((*_WORK_FILES, "HEARTBEAT.md"))]
+        chars = len(self._skills())
+        listed = [PromptFile(name="skills", chars=chars, tokens=chars // CHARS_PER_TOKEN)] if chars else []
+        return [file for file, _ in self._read((*_WORK_FILES, "HEARTBEAT.md"))] + listed
 
     def _read(self, names: Sequence[str], *, shared: bool = True) -> list[tuple[PromptFile, str]]:
         left = TOTAL_LIMIT

@@ -22,7 +22,7 @@ from gateway.models.models import Models
 from protocols import VERSION
 from protocols.errors import AtomizerError
 from protocols.health import SERVICE, Health, Ready
-from protocols.status import AgentStatus, PromptFile
+from protocols.status import AgentStatus, McpServerStatus, PromptFile, SkillStatus
 from runtime.service.app import Access, Call, Route, json_response
 from runtime.service.events import EventStream
 
@@ -50,6 +50,8 @@ class StatusApi:
         budget: Budget,
         prompt: PromptBuilder,
         tools: Callable[[], list[str]],
+        skills: Callable[[], list[SkillStatus]],
+        mcp: Callable[[], list[McpServerStatus]],
         can_delegate_to: Callable[[], list[str]],
         dead_tasks: Callable[[], list[str]],
         config_error: Callable[[], str],
@@ -68,6 +70,8 @@ class StatusApi:
         self._budget = budget
         self._prompt = prompt
         self._tools = tools
+        self._skills = skills
+        self._mcp = mcp
         self._can_delegate_to = can_delegate_to
         self._dead_tasks = dead_tasks
         self._config_error = config_error
@@ -147,6 +151,8 @@ class StatusApi:
             schedules=reader.schedules.coming(_SCHEDULES_SHOWN),
             prompt=_prompt_files(self._prompt, int(time.monotonic() / 30)),
             tools=self._tools(),
+            skills=self._skills(),
+            mcp=self._mcp(),
         )
 
     def _state(self, failing: Sequence[str], busy: bool, heartbeat: str) -> str:

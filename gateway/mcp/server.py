@@ -1,0 +1,338 @@
+"""One MCP server: connected in the background, watched, connected again with backoff; its tools, and calls of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import msgspec
+
+from gateway.mcp.launch import Launcher, LaunchError
+from gateway.mcp.loading import load_mcp
+from gateway.mcp.results import as_text
+from protocols import VERSION
+from protocols.errors import AtomizerError
+from protocols.status import McpServerStatus
+from runtime.config import parse_duration
+from runtime.config_reach import McpTable
+
+log = logging.getLogger("mcp")
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
+"""Seconds before a server is started again; doubled each time, and less by chance."""
+STEADY_SECONDS = 60.0
+"""A server that was up so long starts again with the first pause."""
+CONNECT_SECONDS = 60.0
+LOOK_SECONDS = 60.0
+"""A server over HTTP is asked for its tools so often, which also tells whether it is there."""
+WAIT_SECONDS = 10.0
+"""A call waits so long for a server that is just starting."""
+MAX_TOOLS = 128
+MAX_PAGES = 20
+MAX_SCHEMA = 30_000
+"""Characters of one tool's schema."""
+_STDERR_LINES = 20
+
+
+class McpFailed(AtomizerError):
+    """A call that could not be made or was refused; the message is fit for the model."""
+
+
+class McpToolSpec(msgspec.Struct, frozen=True):
+    """A tool as its server describes it."""
+
+    name: str
+    description: str
+    schema: dict[str, Any]
+
+
+class McpServer:
+    """`[mcp.NAME]`. `serve()` runs until it is cancelled; the tools are kept while the server is away."""
+
+    def __init__(
+        self,
+        name: str,
+        table: McpTable,
+        launcher: Launcher,
+        *,
+        on_change: Callable[[], None],
+        redact: Callable[[str], str],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self.table = table
+        self.tools: list[McpToolSpec] = []
+        self.settled = asyncio.Event()
+        """The first attempt has ended, one way or the other."""
+        self._launcher = launcher
+        self._on_change = on_change
+        self._redact = redact
+        self._chance = chance
+        self._timeout = parse_duration(table.timeout)
+        self._client: Any = None
+        self._ready = asyncio.Event()
+        self._gone = asyncio.Event()
+        self._relist = asyncio.Event()
+        self._state, self._reason = "starting", ""
+        self._since = time.time()
+        self._next_at: float | None = None
+        self._starts = 0
+        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+
+    def status(self) -> McpServerStatus:
+        return McpServerStatus(
+            name=self.name,
+            transport="http" if self.table.url else "stdio",
+            state=self._state,
+            reason=self._reason,
+            since=self._since,
+            next_at=self._next_at,
+            starts=self._starts,
+            tools=[tool.name for tool in self.tools],
+        )
+
+    async def serve(self) -> None:
+        """Connect, stay connected, connect again."""
+        pause = FIRST_PAUSE
+        while True:
+            began = time.monotonic()
+            self._starts += 1
+            self._set("starting")
+            try:
+                await self._connected()
+                problem = "the connection ended"
+            except (Exception, BaseExceptionGroup) as error:  # a server may fail in any way; it must not take us along
+                problem = self._explain(error)
+            finally:
+                self._client = None
+                self._ready.clear()
+            if time.monotonic() - began > STEADY_SECONDS:
+                pause = FIRST_PAUSE
+            wait = pause * (0.5 + self._chance() / 2)
+            pause = min(LONGEST_PAUSE, pause * 2)
+            self._next_at = time.time() + wait
+            self._set("failed", problem)
+            log.warning("the MCP server %s: %s; it is started again in %.0f s", self.name, problem, wait)
+            self.settled.set()
+            await asyncio.sleep(wait)
+
+    async def call(self, tool: str, arguments: dict[str, Any]) -> str:
+        """The tool's result as text; raises McpFailed. Cancelling it cancels the call at the server too."""
+        if not self._ready.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ready.wait(), min(WAIT_SECONDS, self._timeout))
+        client = self._client
+        if client is None:
+            raise McpFailed(f"the MCP server {self.name} is not there ({self._reason or self._state}); try again later")
+        sdk = await load_mcp()
+        try:
+            result = await client.call_tool(tool, arguments, read_timeout_seconds=self._timeout)
+        except sdk.MCPError as error:
+            if error.code == sdk.CONNECTION_CLOSED:
+                self._gone.set()
+                raise McpFailed(
+                    f"the MCP server {self.name} ended during the call; whether it was carried out is not known"
+                ) from None
+            if error.code == sdk.REQUEST_TIMEOUT:
+                raise McpFailed(
+                    f"{self.name} did not answer within {self._timeout:.0f} s; the call was cancelled"
+                ) from None
+            raise McpFailed(f"{self.name} refused the call: {self._redact(str(error))[:2000]}") from None
+        except (OSError, ValueError, sdk.HTTPError) as error:
+            self._gone.set()
+            raise McpFailed(f"the call to {self.name} failed: {self._redact(str(error))[:500]}") from None
+        text = as_text(result)
+        if result.is_error:
+            raise McpFailed(f"{self.name} says that {tool} failed: {text[:4000]}")
+        return text
+
+    async def _connected(self) -> None:
+        """One connection, from its beginning until it ends."""
+        sdk = await load_mcp()
+        self._gone.clear()
+        async with contextlib.AsyncExitStack() as stack:
+            transport = await self._transport(stack, sdk)
+            client = sdk.Client(
+                transport,
+                read_timeout_seconds=self._timeout,
+                message_handler=self._hear,
+                client_info=sdk.Implementation(name="atomizer", version=VERSION),
+                cache=None,
+            )
+            async with asyncio.timeout(CONNECT_SECONDS):
+                await stack.enter_async_context(client)
+                await self._list(client)
+            self._client = client
+            self._set("ready")
+            self._ready.set()
+            self.settled.set()
+            log.info("the MCP server %s is ready with %d tools", self.name, len(self.tools))
+            await self._stay(client)
+
+    async def _stay(self, client: Any) -> None:
+        """Until the connection is lost. Tools are listed again when the server says so, over HTTP now and then too."""
+        while not self._gone.is_set():
+            waiting = [asyncio.create_task(event.wait()) for event in (self._gone, self._relist)]
+            try:
+                await asyncio.wait(
+                    waiting,
+                    timeout=LOOK_SECONDS if self.table.url else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+            finally:
+                for task in waiting:
+                    task.cancel()
+            if not self._gone.is_set():
+                self._relist.clear()
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    await self._list(client)
+
+    async def _transport(self, stack: contextlib.AsyncExitStack, sdk: Any) -> Any:
+        if self.table.url is not None:
+            client = await stack.enter_async_context(
+                sdk.create_mcp_http_client(headers=self._launcher.headers(self.name, self.table))
+            )
+            return sdk.streamable_http_client(self.table.url, http_client=client)
+        launch = self._launcher.prepare(self.name, self.table)
+        errors = await stack.enter_async_context(self._stderr_pipe())
+        program, *arguments = launch.argv
+        unset = {key: "" for key in sdk.get_default_environment() if key not in launch.env}
+        parameters = sdk.StdioServerParameters(
+            command=program, args=arguments, env={**unset, **launch.env}, cwd=launch.cwd
+        )
+        return _Watched(sdk.stdio_client(parameters, errlog=errors), self._gone)
+
+    @contextlib.asynccontextmanager
+    async def _stderr_pipe(self) -> AsyncIterator[Any]:
+        """A file for a server's standard error, whose lines go into the log."""
+        reading, writing = os.pipe()
+        stream = asyncio.StreamReader(limit=8192)
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(stream), os.fdopen(reading, "rb", buffering=0)
+        )
+        self._stderr.clear()
+        reader = asyncio.create_task(self._log_lines(stream), name=f"mcp-{self.name}-stderr")
+        try:
+            with os.fdopen(writing, "wb", buffering=0) as file:
+                yield file
+        finally:
+            reader.cancel()
+            transport.close()
+
+    async def _log_lines(self, stream: asyncio.StreamReader) -> None:
+        """At most one line each 50 ms is logged; a server that floods waits for its reader."""
+        while True:
+            try:
+                raw = await stream.readuntil(b"\n")
+            except asyncio.IncompleteReadError as end:
+                raw = end.partial
+                if not raw:
+                    return
+            except asyncio.LimitOverrunError as error:
+                raw = await stream.readexactly(min(error.consumed or 4096, 4096))
+            line = " ".join(raw.decode(errors="replace").split())[:500]
+            if line:
+                self._stderr.append(line)
+                log.info("%s: %s", self.name, line)
+                await asyncio.sleep(0.05)
+
+    async def _list(self, client: Any) -> None:
+        found: list[McpToolSpec] = []
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            page = await client.list_tools(cursor=cursor)
+            for tool in page.tools:
+                schema = dict(tool.input_schema)
+                if schema.get("type") != "object" or len(msgspec.json.encode(schema)) > MAX_SCHEMA:
+                    log.warning(
+                        "%s: the tool %r is left out: its schema is no object, or too long", self.name, tool.name
+                    )
+                    continue
+                found.append(McpToolSpec(tool.name, tool.description or tool.title or "", schema))
+            cursor = page.next_cursor
+            if not cursor or len(found) >= MAX_TOOLS:
+                break
+        found = found[:MAX_TOOLS]
+        if found != self.tools:
+            self.tools = found
+            self._on_change()
+
+    async def _hear(self, message: Any) -> None:
+        """Notifications of the server, and what could not be read."""
+        if getattr(message, "method", "") == "notifications/tools/list_changed":
+            self._relist.set()
+
+    def _set(self, state: str, reason: str = "") -> None:
+        if state == "ready" or state != self._state:
+            self._since = time.time()
+        if state != "failed":
+            self._next_at = None
+        self._state, self._reason = state, reason
+        self._on_change()
+
+    def _explain(self, error: BaseException) -> str:
+        while isinstance(error, BaseExceptionGroup) and error.exceptions:
+            error = error.exceptions[0]
+        if isinstance(error, LaunchError):
+            return str(error)
+        if isinstance(error, FileNotFoundError):
+            return f"the program {self.table.command[0]!r} is not there"
+        said = f"; it said: {self._stderr[-1]}" if self._stderr else ""
+        if isinstance(error, TimeoutError):
+            return f"it did not answer within {CONNECT_SECONDS:.0f} s{said}"
+        text = " ".join(str(error).split())[:300] or type(error).__name__
+        return self._redact(f"{text}{said}")
+
+
+class _Watched:
+    """A transport that sets `gone` when the server's side has ended."""
+
+    def __init__(self, inner: Any, gone: asyncio.Event) -> None:
+        self._inner = inner
+        self._gone = gone
+
+    async def __aenter__(self) -> tuple[Any, Any]:
+        reading, writing = await self._inner.__aenter__()
+        return _WatchedStream(reading, self._gone), writing
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._inner.__aexit__(*error)
+
+
+class _WatchedStream:
+    """The messages of a server; says so when there will be no more."""
+
+    def __init__(self, inner: Any, gone: asyncio.Event) -> None:
+        self._inner = inner
+        self._gone = gone
+
+    async def receive(self) -> Any:
+        return await self._inner.receive()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    def __aiter__(self) -> _WatchedStream:
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._inner.__anext__()
+        except StopAsyncIteration:
+            self._gone.set()
+            raise
+
+    async def __aenter__(self) -> _WatchedStream:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> Any:
+        return await self._inner.__aexit__(*error)
