@@ -260,6 +260,7 @@ def test_a_heartbeat_does_not_begin_without_money(make_home: MakeHome, serve: Se
 def test_usage_sums_by_day_model_session_and_run(make_home: MakeHome, serve: Serve) -> None:
     server = serve(Reply(text="That was a dollar.", tokens=DOLLAR, times=0))
     home = make_home("manager")
+    set_budget(home, "cluster", daily_usd=30.0)
     with spending(home, server, "manager") as (gateway,):
         for text in ("one", "two"):
             gateway.result(gateway.delegate(text, session_key="study-7"))
