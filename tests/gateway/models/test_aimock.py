@@ -14,7 +14,8 @@ import pytest
 
 from gateway.models.anthropic import AnthropicProvider
 from gateway.models.gemini import GeminiProvider
-from gateway.models.provider import ErrorKind, Message, ProviderError, Text, ToolResult, ToolSpec
+from gateway.models.openai import OpenAIProvider
+from gateway.models.provider import ErrorKind, Message, Provider, ProviderError, Text, ToolResult, ToolSpec
 from tests.gateway.models.conftest import ask, collect
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -78,19 +79,27 @@ async def answers(port: int) -> bool:
     return True
 
 
-async def test_claude_and_gemini_answer_call_tools_and_fail_as_told(aimock: str) -> None:
+async def test_each_provider_answers_calls_tools_and_fails_as_told(aimock: str) -> None:
     claude = AnthropicProvider("any-key-1234", base_url=aimock)
     gemini = GeminiProvider("any-key-1234", base_url=aimock, api_version="v1beta")
-    for provider, model in ((claude, "claude-opus-4-6"), (gemini, "gemini-3.8-flash")):
+    chat = OpenAIProvider("any-key-1234", base_url=f"{aimock}/v1")
+    responses = OpenAIProvider("any-key-1234", base_url=f"{aimock}/v1", api="responses")
+    asked: list[tuple[Provider, str]] = [
+        (claude, "claude-opus-4-6"),
+        (gemini, "gemini-3.8-flash"),
+        (chat, "qwen3-32b"),
+        (responses, "gpt-6.1-sol"),
+    ]
+    for provider, model in asked:
         _, answer = await collect(provider.stream(ask("hello", model=model)))
         assert answer.message.text == "Hello from aimock, in pieces."
         question = Message("user", [Text("weather?")])
-        _, asked = await collect(provider.stream(ask(model=model, messages=[question], tools=[WEATHER])))
-        assert asked.stop == "tool_use"
-        call = asked.message.tool_calls[0]
+        _, calling = await collect(provider.stream(ask(model=model, messages=[question], tools=[WEATHER])))
+        assert calling.stop == "tool_use"
+        call = calling.message.tool_calls[0]
         assert (call.name, call.arguments) == ("get_weather", {"city": "Oslo"})
         result = Message("user", [ToolResult(call.id, call.name, "rain")])
-        history = [question, asked.message, result]
+        history = [question, calling.message, result]
         _, answer = await collect(provider.stream(ask(model=model, messages=history, tools=[WEATHER])))
         assert answer.message.text == "Rain."
         for word, kind in (("busy", ErrorKind.RATE), ("break", ErrorKind.NETWORK)):
