@@ -171,6 +171,15 @@ class Gateway:
             make_offline=lambda _: OfflineProvider(),
             learn=lambda secret: self._redact.know([secret]),
         )
+        self.spending = Spending(home.state_db(agent))
+        self.budget = Budget(
+            BudgetStore(home.run / "budget.db", agent, self.instance),
+            self.spending,
+            self.models,
+            file.budget,
+            self.cluster.file.budget,
+            on_change=self.bus.touch,
+        )
         self.memory = Memory(self.config.workspace, home.shared, home.instance(agent) / "memory.db")
         self.commands = Commands(self._sandbox(), file.shell, self.config.workspace, home.run / "tmp" / agent)
         self.skills = Skills(self.config.workspace, home.shared)
@@ -188,7 +197,7 @@ class Gateway:
         self.compactor = Compactor(
             self._ledger,
             self._reader,
-            self.models,
+            self.budget.for_side_calls(),
             window=self._window,
             checkpoint=self._checkpoint,
             memory=lambda: self.tools.get("memory_write"),
@@ -214,15 +223,6 @@ class Gateway:
             on_end=self._run_ended,
             places=file.limits.concurrent_runs,
             run_timeout=parse_duration(file.limits.run_timeout),
-        )
-        self.spending = Spending(home.state_db(agent))
-        self.budget = Budget(
-            BudgetStore(home.run / "budget.db", agent, self.instance),
-            self.spending,
-            self.models,
-            file.budget,
-            self.cluster.file.budget,
-            on_change=self.bus.touch,
         )
         self.router = Router(
             session_route=self._reader.route,

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol, TypeVar
@@ -16,7 +16,7 @@ from gateway.agent.failure import BudgetExceeded
 from gateway.ledger.records import ClaimedRun
 from gateway.ledger.spending import Spending
 from gateway.models.bounds import Bound
-from gateway.models.provider import Answer, Request, Reset, TextDelta
+from gateway.models.provider import Answer, ErrorKind, ProviderError, Request, Reset, TextDelta
 from protocols.errors import AtomizerError
 from protocols.runs import RunSource
 from protocols.status import BudgetScope, BudgetStatus
@@ -35,7 +35,6 @@ _FRESH_SECONDS = 5.0
 """`/status` shows sums of the shared file that are at most so old."""
 
 Park = Callable[[str], AbstractAsyncContextManager[None]]
-Stream = AsyncIterator[TextDelta | Reset | Answer]
 
 
 class PricedModels(Protocol):
@@ -99,7 +98,11 @@ class Budget:
 
     def for_run(self, run: ClaimedRun, park: Park) -> BudgetedModels:
         """The models, for one run: each call is paid for out of this budget."""
-        return BudgetedModels(self, self._models, run, park)
+        return BudgetedModels(self, self._models, lambda bound: self.admit(run, bound, park))
+
+    def for_side_calls(self) -> BudgetedModels:
+        """The models, for calls a run can do without (a summary): over budget they fail as ProviderError."""
+        return BudgetedModels(self, self._models, self._admit_now)
 
     async def admit(self, run: ClaimedRun, bound: Bound, park: Park) -> str:
         """Reserve `bound`; the reservation's id, to be settled or released.
@@ -130,6 +133,17 @@ class Budget:
             raise
         finally:
             self._waiting.pop(run.run_id, None)
+
+    async def _admit_now(self, bound: Bound) -> str:
+        id = uuid.uuid4().hex
+        try:
+            refused = await self._reserve(id, Amount(bound.usd, bound.tokens, bound.unpriced_tokens))
+        except BaseException:
+            await self.release(id)
+            raise
+        if refused is not None:
+            raise ProviderError(ErrorKind.QUOTA, f"over budget: {refused.message}")
+        return id
 
     async def settle(self, id: str, answer: Answer) -> None:
         """Write what the answer cost in place of what was reserved for it. Never fails: the answer is paid for."""
@@ -266,11 +280,11 @@ class Budget:
 class BudgetedModels:
     """A ModelStream whose every call is reserved for and settled."""
 
-    def __init__(self, budget: Budget, models: PricedModels, run: ClaimedRun, park: Park) -> None:
+    def __init__(self, budget: Budget, models: PricedModels, admit: Callable[[Bound], Awaitable[str]]) -> None:
+        """`admit(bound)` reserves, and is the reservation's id."""
         self._budget = budget
         self._models = models
-        self._run = run
-        self._park = park
+        self._admit = admit
 
     async def stream(
         self, request: Request, *, model: str | None = None
@@ -278,7 +292,7 @@ class BudgetedModels:
         """As `Models.stream`; raises BudgetExceeded too."""
         budget = self._budget
         bound = await self._models.bound(request, model=model) if budget.limited else None
-        held = None if bound is None else await budget.admit(self._run, bound, self._park)
+        held = None if bound is None else await self._admit(bound)
         try:
             async with contextlib.aclosing(self._models.stream(request, model=model)) as items:
                 async for item in items:
