@@ -1,0 +1,227 @@
+"""MCP servers of an agent, real ones on the SDK's own classes, through a real gateway."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.tools.mcp import tool_name
+from protocols.runs import RunState
+from protocols.status import McpServerStatus
+from runtime.confine import landlock_abi
+from runtime.secrets import Secrets
+from tests.conftest import ClusterHome
+from tests.gateway.obeying import Hands, obedient_model, obey, wait_until
+from tests.gateway.process import GatewayProcess, running
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LICENCE = "licence-4711-0815-abcdef"
+
+pytestmark = pytest.mark.skipif(not landlock_abi(), reason="no Landlock: no server is started without a sandbox")
+
+
+def table(name: str, *arguments: str, more: str = "") -> str:
+    command = [sys.executable, "-m", "tests.standins.mcp_server", *arguments]
+    return f'[mcp.{name}]\ncommand = {command!r}\ncwd = "{ROOT}"\n{more}\n'
+
+
+def server(gateway: GatewayProcess, name: str) -> McpServerStatus:
+    return next(s for s in gateway.status().mcp if s.name == name)
+
+
+def ready(gateway: GatewayProcess, name: str, starts: int = 1) -> McpServerStatus:
+    wait_until(lambda: (s := server(gateway, name)).state == "ready" and s.starts >= starts, 60)
+    return server(gateway, name)
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mcp") / "calls.log"
+
+
+@pytest.fixture(scope="module")
+def webster(log: Path) -> Iterator[Hands]:
+    """Webster with a stdio server that works, one over HTTP, one that does not start and one that is not there."""
+    home = ClusterHome(("manager", "webster"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    http = subprocess.Popen([sys.executable, "-m", "tests.standins.mcp_server", "--http", str(port)], cwd=ROOT)
+    workspace = home.home.workspace("webster")
+    calls = workspace / "calls.log"
+    log.symlink_to(calls)
+    try:
+        Secrets(home.home).set("webster", "licence", LICENCE)
+        tables = table(
+            "standin",
+            "--log",
+            str(calls),
+            more='env = {UNITS = "SI"}\npass_env = ["FLAVOUR"]\nsecrets = {LICENCE = "webster/licence"}\n'
+            'timeout = "3s"\nallow = ["add", "environment", "read", "long", "picture", "fail", "stall", "die"]',
+        )
+        tables += f'[mcp.remote]\nurl = "http://127.0.0.1:{port}/mcp"\nallow = ["a*"]\n'
+        tables += table("broken", "--broken") + '[mcp.nowhere]\ncommand = ["/no/such/program"]\n'
+        with obedient_model() as model:
+            obey(home, model, "webster", tables)
+            os.environ.update(FLAVOUR="vanilla", A_KEY_OF_THE_SHELL="sesame")
+            try:
+                with running(home, "webster") as (gateway,):
+                    its = Hands(gateway)
+                    its.model = model  # type: ignore[attr-defined]
+                    yield its
+            finally:
+                del os.environ["FLAVOUR"], os.environ["A_KEY_OF_THE_SHELL"]
+    finally:
+        http.kill()
+        http.wait()
+        home.close()
+
+
+class TestCalls:
+    def test_a_run_that_begins_at_once_finds_the_tools_and_a_call_brings_its_result_as_data(
+        self, webster: Hands
+    ) -> None:
+        result = webster.call("mcp__standin__add", a=20, b=22)
+        first, middle, last = result.splitlines()
+        assert first.startswith("[outside text")
+        assert "the MCP server standin" in first
+        assert middle == "42"
+        assert last.startswith("[end of outside text")
+
+    def test_the_tools_are_namespaced_and_those_that_are_not_allowed_are_not_there(self, webster: Hands) -> None:
+        ready(webster.gateway, "standin")
+        status = webster.gateway.status()
+        assert "mcp__standin__add" in status.tools
+        assert "mcp__standin__pid" not in status.tools
+        assert "pid" in server(webster.gateway, "standin").tools, "the operator sees what could be allowed"
+        assert "there is no tool" in webster.call("mcp__standin__pid")
+
+    def test_the_model_gets_the_schema_as_the_server_wrote_it(self, webster: Hands) -> None:
+        webster.call("mcp__standin__add", a=1, b=1)
+        asked = webster.model.seen[-1].body["tools"]  # type: ignore[attr-defined]
+        declared = asked[0]["functionDeclarations"] if "functionDeclarations" in asked[0] else asked
+        (add,) = [t for t in declared if t["name"] == "mcp__standin__add"]
+        assert add["description"] == "[standin] Add two numbers."
+        schema = add.get("parameters_json_schema") or add.get("parametersJsonSchema") or add["input_schema"]
+        assert schema["properties"]["a"]["description"] == "The first number"
+        assert schema["required"] == ["a", "b"]
+
+    def test_a_failure_is_told_in_the_server_s_words(self, webster: Hands) -> None:
+        assert "the licence server is away" in webster.call("mcp__standin__fail")
+
+    def test_a_long_result_is_cut_and_a_picture_is_named(self, webster: Hands) -> None:
+        long = webster.call("mcp__standin__long", characters=70_000)
+        assert "x" * 50_000 in long
+        assert "[cut: 20000 more characters" in long
+        assert "[image image/png, " in webster.call("mcp__standin__picture")
+
+    def test_a_call_that_takes_too_long_is_given_up(self, webster: Hands, log: Path) -> None:
+        assert "did not answer within 3 s" in webster.call("mcp__standin__stall", how_long=30)
+        wait_until(lambda: "stall cancelled" in log.read_text())
+
+    def test_cancelling_the_run_cancels_the_call(self, webster: Hands, log: Path) -> None:
+        before = log.read_text().count("stall")
+        run = webster.start("mcp__standin__stall", how_long=30)
+        wait_until(lambda: log.read_text().count("stall") == before + 1)
+        webster.gateway.post(f"/hooks/runs/{run}/cancel", {})
+        assert webster.gateway.result(run, 5).state is RunState.CANCELLED
+        wait_until(lambda: log.read_text().count("stall") == before + 2, 2.9)
+
+    def test_a_server_over_http_serves_as_well(self, webster: Hands) -> None:
+        ready(webster.gateway, "remote")
+        assert "\n7\n" in webster.call("mcp__remote__add", a=3, b=4)
+        assert [t for t in webster.gateway.status().tools if t.startswith("mcp__remote")] == ["mcp__remote__add"]
+
+
+class TestHostile:
+    def test_a_server_s_environment_is_what_was_given_to_it(self, webster: Hands) -> None:
+        seen = webster.call("mcp__standin__environment")
+        assert "UNITS=SI" in seen
+        assert "FLAVOUR=vanilla" in seen
+        assert "sesame" not in seen
+        assert "TOKEN" not in seen
+        assert LICENCE not in seen
+        assert "LICENCE=[redacted]" in seen, "it got the secret, and the model does not"
+
+    def test_a_server_reads_no_secrets_no_other_agent_and_no_other_environment(self, webster: Hands) -> None:
+        home = webster.home
+        for path in (
+            home.secrets / "operator" / "token",
+            home.secrets / "webster" / "token",
+            home.instance("webster") / "state.db",
+            home.workspace("manager") / "MEMORY.md",
+            Path(f"/proc/{webster.gateway.pid}/environ"),
+            Path(f"/proc/{os.getpid()}/environ"),
+        ):
+            assert path.exists()
+            result = webster.call("mcp__standin__read", path=str(path))
+            assert "Permission denied" in result, path
+
+
+class TestLife:
+    def test_a_server_that_cannot_start_says_why_in_the_status(self, webster: Hands) -> None:
+        wait_until(lambda: server(webster.gateway, "broken").state == "failed")
+        status = server(webster.gateway, "broken")
+        assert "no licence found; set LICENCE_FILE" in status.reason
+        wait_until(lambda: server(webster.gateway, "nowhere").state == "failed")
+        assert server(webster.gateway, "nowhere").reason
+        assert webster.gateway.raw("GET", "/ready")[0] == 200, "the agent can work without it"
+        wait_until(lambda: server(webster.gateway, "broken").starts > 1)
+
+    def test_a_server_that_dies_in_a_call_comes_back(self, webster: Hands) -> None:
+        starts = ready(webster.gateway, "standin").starts
+        assert "whether it was carried out is not known" in webster.call("mcp__standin__die")
+        assert "\n5\n" in webster.call("mcp__standin__add", a=2, b=3), "a call waits for a server that is just starting"
+        assert ready(webster.gateway, "standin", starts + 1).starts == starts + 1
+
+    def test_a_call_that_a_kill_cut_short_is_reported_and_not_repeated(self, webster: Hands, log: Path) -> None:
+        before = log.read_text().count("stall begins")
+        run_id = webster.start("mcp__standin__stall", how_long=2.5)
+        wait_until(lambda: log.read_text().count("stall begins") == before + 1)
+        webster.gateway.kill()
+        webster.gateway.start()
+        run = webster.gateway.result(run_id, 60)
+        assert run.state is RunState.SUCCEEDED
+        assert [s.state for s in run.steps if s.kind == "tool"] == ["interrupted"]
+        assert log.read_text().count("stall begins") == before + 1
+
+    def test_a_reload_takes_servers_over_and_leaves_the_others_alone(self, webster: Hands) -> None:
+        starts = ready(webster.gateway, "standin").starts
+        path = webster.home.instance_toml("webster")
+        before = path.read_text()
+        path.write_text(before.replace("[mcp.broken]", "[mcp.broken]\nenabled = false"))
+        assert webster.gateway.post("/control/reload", {})[0] == 200
+        assert [s.name for s in webster.gateway.status().mcp] == ["standin", "remote", "nowhere"]
+        assert server(webster.gateway, "standin").starts == starts
+        path.write_text(before.replace("[mcp.broken]", "[mcp.Broken]"))
+        status, _, answer = webster.gateway.post("/control/reload", {})
+        assert status == 409
+        assert "cannot name an MCP server" in answer["error"]["message"]
+        path.write_text(before)
+
+    def test_nothing_of_a_server_is_left_when_the_gateway_has_stopped(
+        self, make_home: Callable[..., ClusterHome]
+    ) -> None:
+        home = make_home("webster")
+        instance = home.home.instance_toml("webster")
+        instance.write_text(f"{instance.read_text()}\n{table('standin')}")
+        with running(home, "webster") as (gateway,):
+            ready(gateway, "standin")
+            began = time.monotonic()
+            assert gateway.stop() == 0
+            assert time.monotonic() - began < 8
+            wait_until(lambda: home.processes() == [], 5)
+
+
+def test_a_tool_s_name_fits_every_provider() -> None:
+    assert tool_name("nx", "solve.run/fast") == "mcp__nx__solve_run_fast"
+    long = tool_name("nx", "a" * 100)
+    assert len(long) == 64
+    assert long != tool_name("nx", "a" * 101)
