@@ -17,9 +17,7 @@ from aiohttp import web
 
 from gateway.agent.approvals import Approvals
 from gateway.agent.budget import Budget
-from gateway.agent.calling import Caller
 from gateway.agent.children import OwnRuns
-from gateway.agent.compaction import Compactor
 from gateway.agent.heartbeat import BeatConfig, Heartbeat
 from gateway.agent.memory import Memory
 from gateway.agent.peers import Peers
@@ -30,7 +28,7 @@ from gateway.agent.runner import Runner
 from gateway.agent.schedule import ScheduleConfig, Scheduler
 from gateway.agent.skills import Skills
 from gateway.agent.tool import Tool
-from gateway.agent.turn import Turn, TurnLimits
+from gateway.announcer import Announcer
 from gateway.api.control import ControlApi
 from gateway.api.deadletters import DeadLettersApi
 from gateway.api.hooks import HooksApi
@@ -51,16 +49,15 @@ from gateway.mcp.launch import Launcher
 from gateway.mcp.servers import McpServers
 from gateway.models.models import Models
 from gateway.models.offline import OfflineProvider
-from gateway.models.provider import Request
 from gateway.toolbox import ALWAYS, build_tools
 from gateway.tools.commands import Commands
 from gateway.tools.mcp import mcp_tools
+from gateway.upkeep import cancel_delegated, prune
+from gateway.working import Work
 from protocols import VERSION
-from protocols.approvals import Approval
 from protocols.control import HeartbeatChange
-from protocols.errors import AtomizerError, ProtocolError, StorageFull, Unreachable
-from protocols.events import ApprovalEvent, DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
-from protocols.runs import RunState, one_line
+from protocols.errors import AtomizerError, ProtocolError, StorageFull
+from protocols.runs import RunState
 from runtime.budget_store import BudgetStore
 from runtime.config import (
     Cluster,
@@ -81,13 +78,11 @@ from runtime.service.app import Route, build_app
 from runtime.service.auth import Auth
 from runtime.service.events import EventBus, EventStream
 from runtime.service.openapi import describe
-from runtime.sqlite_writer import DiskFull
 
 log = logging.getLogger("gateway")
 
 DRAIN_SECONDS = 10.0
 """Runs under way at SIGTERM may take so long; then they go back into the queue."""
-_MAINTENANCE_SECONDS = 3600.0
 
 
 class Gateway:
@@ -120,7 +115,6 @@ class Gateway:
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         home, agent = self.home, self.agent
-        self._loop = asyncio.get_running_loop()
         self._secrets = Secrets(home)
         token = self._secrets.token(agent)
         self._redact = Redactor()
@@ -142,7 +136,7 @@ class Gateway:
         stack.push_async_callback(self.commands.close)
         stack.push_async_callback(self.mcp.close)
         self._watch_signals()
-        self._logs.publish_to(self._publish_log)
+        self._logs.publish_to(self.announcer.log_line)
         stack.callback(self._logs.publish_to, None)
         await self._listen(stack)
         if recovered or lost:
@@ -194,32 +188,25 @@ class Gateway:
         )
         self.project_log = ProjectLog(home.project_log, home.run / "project_log.lock")
         self.waiters = RunWaiters(self._reader)
-        self.compactor = Compactor(
-            self._ledger,
-            self._reader,
-            self.budget.for_side_calls(),
-            window=self._window,
-            checkpoint=self._checkpoint,
-            memory=lambda: self.tools.get("memory_write"),
-        )
+        self.announcer = Announcer(agent, self.bus, self._reader, self.waiters)
         self.approvals = Approvals(
             self._ledger.approvals,
             self._reader,
             expires_after=lambda: parse_duration(self.config.file.limits.approval_expires),
-            on_change=self._approval_changed,
+            on_change=self.announcer.approval,
         )
         self.outbox = Outbox(
             self._ledger,
             self._reader,
             effect_handlers(agent, self.project_log, self.peers),
-            on_change=self._run_changed,
+            on_change=self.announcer.run_changed,
         )
         self.runner = Runner(
             self._ledger,
             self._reader,
             work=self._work,
             effects_of=self._effects_of,
-            on_change=self._run_changed,
+            on_change=self.announcer.run_changed,
             on_end=self._run_ended,
             places=file.limits.concurrent_runs,
             run_timeout=parse_duration(file.limits.run_timeout),
@@ -241,7 +228,7 @@ class Gateway:
             route=self.router.beat_target,
             money=self.budget.exhausted,
             wake_runner=self.runner.wake,
-            on_change=self._heartbeat_changed,
+            on_change=lambda: self.announcer.heartbeat(self.heartbeat.status()),
         )
         self.own_runs = OwnRuns(
             agent,
@@ -249,6 +236,21 @@ class Gateway:
             self._reader,
             on_accept=self._run_begun_here,
             wait_for_end=self.waiters.wait_for_end,
+        )
+        self.work = Work(
+            self._ledger,
+            self._reader,
+            self.models,
+            self.budget,
+            self.prompt,
+            self.approvals,
+            self.own_runs,
+            config=lambda: self.config.file,
+            tools=lambda: self.tools,
+            permissions=lambda: self.permissions,
+            redact=self._redact,
+            on_change=self.announcer.run_changed,
+            on_delta=self.announcer.delta,
         )
         self.scheduler = Scheduler(
             agent,
@@ -291,9 +293,9 @@ class Gateway:
             self.models,
             self.waiters,
             authority=lambda: self.cluster.authority,
-            on_accept=self._run_accepted,
+            on_accept=self.announcer.run_accepted,
             steer=lambda: self.config.file.limits.steer,
-            on_change=self._run_changed,
+            on_change=self.announcer.run_changed,
             cancel_children=self._cancel_children,
             redact=self._redact,
         )
@@ -305,7 +307,7 @@ class Gateway:
             self.approvals,
             self._logs.path,
             set_heartbeat=self._set_heartbeat,
-            on_model=self._model_changed,
+            on_model=lambda: self.announcer.model(self.models.status()),
             drain=self._begin_drain,
             reload=self._reload,
         )
@@ -353,7 +355,12 @@ class Gateway:
             "the schedule": self.scheduler.serve(),
             "the outbox": self.outbox.serve(),
             "the approvals": self.approvals.serve(),
-            "maintenance": self._maintain(),
+            "maintenance": prune(
+                self._ledger,
+                self._reader,
+                busy=lambda: self.runner.busy,
+                limits=lambda: self.config.file.limits,
+            ),
         }
         for name, part in parts.items():
             self._tasks[name] = asyncio.create_task(self._guard(name, part), name=name)
@@ -385,98 +392,13 @@ class Gateway:
     # -- a run -------------------------------------------------------------------------------------------------
 
     async def _work(self, run: ClaimedRun, park: Callable[[str], AbstractAsyncContextManager[None]]) -> str:
-        """Carry one run out: a turn from where the ledger says it stands."""
         await self.mcp.settle()
-        file, reader = self.config.file, self._reader
-        caller = Caller(
-            run,
-            self.tools,
-            self._ledger,
-            permissions=self.permissions,
-            approvals=self.approvals,
-            journalled=reader.tool_steps(run.run_id),
-            answers=reader.answer_count(run.run_id),
-            steps_done=reader.step_count(run.run_id),
-            max_steps=file.limits.max_steps,
-            park=park,
-            redact=self._redact,
-        )
-        turn = Turn(
-            run,
-            self.compactor.load(run),
-            prompt=self.prompt.build(run),
-            request=Request(
-                model="",
-                stable="",
-                volatile="",
-                messages=[],
-                tools=[tool.spec for tool in self.tools.values()],
-                max_output_tokens=file.model.max_output_tokens,
-                thinking=run.options.thinking or file.model.thinking,
-            ),
-            limits=TurnLimits(max_steps=file.limits.max_steps, max_cost_usd=file.limits.max_cost_usd),
-            cost_so_far=reader.run_cost(run.run_id),
-            models=self.budget.for_run(run, park),
-            caller=caller,
-            ledger=self._ledger,
-            compactor=self.compactor,
-            collect=lambda: self._collect(run),
-            before_end=lambda: self._before_end(run),
-            on_delta=lambda text, reset: self.bus.publish(
-                DeltaEvent(at=time.time(), agent=self.agent, run_id=run.run_id, text=text, reset=reset),
-                changes_status=False,
-            ),
-        )
-        return await turn.run()
-
-    def _window(self) -> int | None:
-        """Tokens a conversation may have; None offline, where no model reads it."""
-        if self.models.status().offline:
-            return None
-        most = self.config.file.model.context_tokens
-        return min(most or self.models.context_window(), self.models.context_window())
-
-    def _checkpoint(self, run: ClaimedRun) -> str:
-        """What a summary must not forget, from the ledger: the task, open runs, the route, pinned facts."""
-        route, pinned = self._reader.session_facts(run.session_key)
-        lines = [f"- this run: {run.run_id}, given by {run.caller}: {one_line(run.message, 300)}"]
-        lines += [
-            f"- delegated: {c.run_id} to {c.agent}, {c.state}: {c.task}" for c in self._reader.children(run.run_id)
-        ]
-        lines += [f"- open: {r.run_id}, {r.state.value}: {r.task}" for r in self._reader.current()]
-        lines += [f"- answers go to {route}"] if route else []
-        lines += [f"- pinned: {fact}" for fact in pinned]
-        return "\n".join(lines)
-
-    async def _collect(self, run: ClaimedRun) -> list[str]:
-        """What people said in this session since; with `[limits] steer = "queue"` it waits for its own run."""
-        if self.config.file.limits.steer == "queue" or not self._reader.has_queued_people(run.session_key):
-            return []
-        said = await self._ledger.collect(run)
-        for merged in self._reader.merged(run.run_id):
-            self._run_changed(merged.run_id)
-        return said
-
-    async def _before_end(self, run: ClaimedRun) -> str | None:
-        """What the model must still hear before it may finish."""
-        return self.own_runs.before_end(run)
-
-    def _run_accepted(self, new: NewRun) -> None:
-        """Said from what was written, without reading it back: accepting is the hot path."""
-        self.bus.publish(RunEvent(at=time.time(), agent=self.agent, run=new.summary(self.agent, time.time())))
+        return await self.work(run, park)
 
     def _run_begun_here(self, new: NewRun) -> None:
         """A run that this agent gave itself."""
-        self._run_accepted(new)
+        self.announcer.run_accepted(new)
         self.runner.accepted(held=new.held, deadline=new.deadline)
-
-    def _run_changed(self, run_id: str) -> None:
-        summary = self._reader.summary(run_id)
-        if summary is None:
-            return
-        self.bus.publish(RunEvent(at=time.time(), agent=self.agent, run=summary))
-        if summary.state.ended:
-            self.waiters.ended(run_id)
 
     def _effects_of(self, run: ClaimedRun, state: RunState, text: str, reason: str) -> list[NewEffect]:
         way = self.router.destination(run.options, run.session_key)
@@ -488,24 +410,17 @@ class Gateway:
             await self.commands.end_run(run.run_id, f"its run {ending.state.value}")
         await self.approvals.run_ended(run.run_id)
         for merged_id in ending.merged:
-            self._run_changed(merged_id)
+            self.announcer.run_changed(merged_id)
         if run.source.value == "heartbeat":
             await self.heartbeat.ended(run, ending, swallowed(ending.text))
 
     def _cancel_children(self, run_id: str) -> None:
-        """Cancel what a run delegated, in the background: its receivers may be slow."""
-        children = [c for c in self._reader.children(run_id) if c.state in ("queued", "running", "waiting")]
-        if children:
-            name = f"cancel-{run_id}"
-            self._side_tasks.add(task := asyncio.create_task(self._cancel_all(children), name=name))
-            task.add_done_callback(self._side_tasks.discard)
+        """In the background: the receivers may be slow."""
+        self._beside(cancel_delegated(self._reader, self.peers, run_id), f"cancel-{run_id}")
 
-    async def _cancel_all(self, children: list[Any]) -> None:
-        for child in children:
-            try:
-                await self.peers.client(child.agent).cancel(child.run_id)
-            except (ProtocolError, Unreachable, KeyError) as error:
-                log.warning("%s on %s could not be cancelled: %s", child.run_id, child.agent, error)
+    def _beside(self, part: Coroutine[Any, Any, None], name: str) -> None:
+        self._side_tasks.add(task := asyncio.create_task(part, name=name))
+        task.add_done_callback(self._side_tasks.discard)
 
     # -- control -----------------------------------------------------------------------------------------------
 
@@ -544,8 +459,7 @@ class Gateway:
         self.heartbeat.configure(self._beat_config())
 
     def _begin_drain(self) -> None:
-        self._side_tasks.add(task := asyncio.create_task(self.runner.drain(DRAIN_SECONDS), name="drain"))
-        task.add_done_callback(self._side_tasks.discard)
+        self._beside(self.runner.drain(DRAIN_SECONDS), "drain")
         self.bus.touch()
 
     async def _reload(self) -> str:
@@ -617,42 +531,3 @@ class Gateway:
             mcp=self.mcp,
             permissions=self.permissions,
         )
-
-    # -- events ------------------------------------------------------------------------------------------------
-
-    def _publish_log(self, event: LogEvent) -> None:
-        """Called on whatever thread logs."""
-        try:
-            running = asyncio.get_running_loop()
-        except RuntimeError:
-            running = None
-        if running is self._loop:
-            self.bus.publish(event, changes_status=False)
-        else:
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(lambda: self.bus.publish(event, changes_status=False))
-
-    def _approval_changed(self, approval: Approval) -> None:
-        self.bus.publish(ApprovalEvent(at=time.time(), agent=self.agent, approval=approval))
-
-    def _heartbeat_changed(self) -> None:
-        self.bus.publish(HeartbeatEvent(at=time.time(), agent=self.agent, heartbeat=self.heartbeat.status()))
-
-    def _model_changed(self) -> None:
-        status = self.models.status()
-        log.info("the model is now %s (%s)", status.active, status.origin)
-        self.bus.publish(ModelEvent(at=time.time(), agent=self.agent, model=status))
-
-    async def _maintain(self) -> None:
-        """Remove what is older than the retention, a little at a time and never while runs are under way."""
-        while True:
-            limits = self.config.file.limits
-            oldest, most = time.time() - limits.retention_days * 86400.0, limits.retention_mb * 2**20
-            try:
-                while not self.runner.busy:  # each call is a commit of its own, so others get their turn between two
-                    before = time.time() if self._reader.size_bytes() > most else oldest
-                    if not await self._ledger.prune(before):
-                        break
-            except DiskFull as error:
-                log.error("nothing was removed: %s", error)
-            await asyncio.sleep(_MAINTENANCE_SECONDS)

@@ -1,0 +1,69 @@
+"""What the process says of itself on `/events`: one method for each thing that can change."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+
+from gateway.api.waiting import RunWaiters
+from gateway.ledger.reading import Reader
+from gateway.ledger.records import NewRun
+from protocols.approvals import Approval
+from protocols.events import ApprovalEvent, DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
+from protocols.status import HeartbeatStatus, ModelStatus
+from runtime.service.events import EventBus
+
+log = logging.getLogger("gateway")
+
+
+class Announcer:
+    """Publishes on the bus; made on the loop that serves it."""
+
+    def __init__(self, agent: str, bus: EventBus, reader: Reader, waiters: RunWaiters) -> None:
+        self._agent = agent
+        self._bus = bus
+        self._reader = reader
+        self._waiters = waiters
+        self._loop = asyncio.get_running_loop()
+
+    def run_accepted(self, new: NewRun) -> None:
+        """Said from what was written, without reading it back: accepting is the hot path."""
+        now = time.time()
+        self._bus.publish(RunEvent(at=now, agent=self._agent, run=new.summary(self._agent, now)))
+
+    def run_changed(self, run_id: str) -> None:
+        """A run's state is another; those who wait for its end hear of it."""
+        summary = self._reader.summary(run_id)
+        if summary is None:
+            return
+        self._bus.publish(RunEvent(at=time.time(), agent=self._agent, run=summary))
+        if summary.state.ended:
+            self._waiters.ended(run_id)
+
+    def delta(self, run_id: str, text: str, reset: bool) -> None:
+        event = DeltaEvent(at=time.time(), agent=self._agent, run_id=run_id, text=text, reset=reset)
+        self._bus.publish(event, changes_status=False)
+
+    def approval(self, approval: Approval) -> None:
+        self._bus.publish(ApprovalEvent(at=time.time(), agent=self._agent, approval=approval))
+
+    def heartbeat(self, status: HeartbeatStatus) -> None:
+        self._bus.publish(HeartbeatEvent(at=time.time(), agent=self._agent, heartbeat=status))
+
+    def model(self, status: ModelStatus) -> None:
+        log.info("the model is now %s (%s)", status.active, status.origin)
+        self._bus.publish(ModelEvent(at=time.time(), agent=self._agent, model=status))
+
+    def log_line(self, event: LogEvent) -> None:
+        """Called on whatever thread logs."""
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is self._loop:
+            self._bus.publish(event, changes_status=False)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop has closed: the file has the line
+                self._loop.call_soon_threadsafe(lambda: self._bus.publish(event, changes_status=False))
