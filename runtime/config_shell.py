@@ -19,10 +19,10 @@ _OURS = ("ATOMIZER_", "TMPDIR", "HOME", "LD_")
 
 
 class ShellTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    sandbox: Literal["landlock", "off"] = "landlock"
-    """`landlock`: commands see the agent's own workspace, the shared folder and the system's programs, and nothing
-    else; where the kernel has no Landlock, there is no `exec`. `off`: they may do whatever your user may do, which
-    includes reading every token of the cluster."""
+    sandbox: Literal["auto", "landlock", "bubblewrap", "off"] = "auto"
+    """What holds commands to the agent's own workspace, the shared folder and the system's programs: Landlock of the
+    kernel, or else bubblewrap (`bwrap`) where it is installed; where neither is there, there is no `exec`. `off`:
+    they may do whatever your user may do, which includes reading every token of the cluster."""
     network: bool = False
     """Whether commands may open network connections."""
     timeout: str = "30m"

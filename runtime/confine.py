@@ -90,7 +90,17 @@ def lock_in(policy: dict[str, Any]) -> None:
         raise Refused(f"no_new_privs: {_last_error()}")
     _landlock(abi, policy["read"], policy["write"])
     _drop_capabilities()
-    _filter_calls(abi, policy["network"])
+    _filter_calls(abi, (_AF_INET, _AF_INET6, _AF_NETLINK) if policy["network"] else ())
+
+
+def stay_in(policy: dict[str, Any]) -> None:
+    """What bubblewrap, which `policy` has put before the command, leaves to us: sockets that have no file."""
+    if not machine_known():
+        raise Refused(f"the system calls of {platform.machine()} are not known here")
+    if _libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
+        raise Refused(f"no_new_privs: {_last_error()}")
+    # Without network it makes an empty one, with sockets of its own; Unix sockets without a file are not part of that.
+    _filter_calls(99, (_AF_INET, _AF_INET6, _AF_NETLINK))
 
 
 def _landlock(abi: int, read: list[str], write: list[str]) -> None:
@@ -124,7 +134,7 @@ def _drop_capabilities() -> None:
         raise Refused(f"capset: {_last_error()}")
 
 
-def _filter_calls(abi: int, network: bool) -> None:
+def _filter_calls(abi: int, families: tuple[int, ...]) -> None:
     """A seccomp filter for what Landlock leaves open: sockets, and ways round."""
     calls = _CALLS[platform.machine()]
     program = [(0x20, 0, 0, 4), (0x15, 1, 0, calls["arch"]), (0x06, 0, 0, _KILL), (0x20, 0, 0, 0)]
@@ -133,7 +143,6 @@ def _filter_calls(abi: int, network: bool) -> None:
     for name in (*_FORBIDDEN, *(("truncate",) if abi < 3 else ())):
         program += [(0x15, 0, 1, calls[name]), (0x06, 0, 0, _ERRNO | errno.EPERM)]
     # Unix sockets too: the user's systemd and D-Bus would run anything for us, outside.
-    families = (_AF_INET, _AF_INET6, _AF_NETLINK) if network else ()
     body = [step for family in families for step in ((0x15, 0, 1, family), (0x06, 0, 0, _ALLOW))]
     program += _when(calls["socket"], [(0x20, 0, 0, 16), *body, (0x06, 0, 0, _ERRNO | errno.EACCES)])
     datagram = [(0x20, 0, 0, 24), (0x54, 0, 0, 0xF), (0x15, 0, 1, _SOCK_DGRAM), (0x06, 0, 0, _ERRNO | errno.EACCES)]
@@ -307,7 +316,9 @@ def _become(policy: dict[str, Any], command: list[str], problem: int) -> NoRetur
     try:
         os.setsid()
         limit(policy)
-        if policy["confine"]:
+        if policy["confine"] == "bubblewrap":
+            stay_in(policy)
+        elif policy["confine"] != "off":
             lock_in(policy)
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())

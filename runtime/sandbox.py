@@ -7,6 +7,8 @@ and MCP servers alike.
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -35,7 +37,8 @@ class Policy(msgspec.Struct, kw_only=True):
     parent: int
     report: int
     """A descriptor that is told how it went, or -1."""
-    confine: bool
+    confine: str
+    """`bubblewrap` (which is part of the command), `off`, or anything else for Landlock."""
     read: list[str]
     write: list[str]
     network: bool
@@ -46,29 +49,40 @@ class Policy(msgspec.Struct, kw_only=True):
 
 
 class Sandbox:
-    """What one agent's commands may reach. Holds no state: each command is granted what is there as it starts."""
+    """What one agent's commands may reach. Each command is granted what is there as it starts."""
 
     def __init__(self, home: Home, agent: str, workspace: Path, table: ShellTable) -> None:
         self._home = home
         self._agent = agent
         self._workspace = workspace
         self._table = table
+        self._kind: str | None = None
 
     @property
-    def confines(self) -> bool:
-        return self._table.sandbox != "off"
+    def kind(self) -> str:
+        """`landlock`, `bubblewrap`, `off`, or `none` where nothing works. Found out once; this may take a moment."""
+        wanted = self._table.sandbox
+        if self._kind is None:
+            if wanted == "off":
+                self._kind = "off"
+            elif wanted != "bubblewrap" and _landlock_works():
+                self._kind = "landlock"
+            elif wanted != "landlock" and _bubblewrap_works():
+                self._kind = "bubblewrap"
+            else:
+                self._kind = "none"
+        return self._kind
 
     def problem(self) -> str:
         """Why nothing can be started here, with the mend; empty if it can."""
-        if not self.confines:
+        if self.kind != "none":
             return ""
-        from runtime import confine  # ctypes, which a gateway without a shell need not load
-
-        if not confine.landlock_abi():
-            return 'this kernel has no Landlock; without a sandbox write [shell] sandbox = "off" (docs/security.md)'
-        if not confine.machine_known():
-            return 'the sandbox does not know this kind of machine; without it write [shell] sandbox = "off"'
-        return ""
+        missing = {
+            "auto": "this kernel has no Landlock, and there is no bwrap that works (install bubblewrap)",
+            "landlock": "this kernel has no Landlock",
+            "bubblewrap": "there is no bwrap that works (install bubblewrap)",
+        }[self._table.sandbox]
+        return f'{missing}; without a sandbox write [shell] sandbox = "off" (docs/security.md)'
 
     def command(
         self,
@@ -88,14 +102,16 @@ class Sandbox:
         policy = Policy(
             parent=os.getpid(),
             report=report,
-            confine=self.confines,
-            read=[*self._readable(), *read] if self.confines else [],
-            write=[*self._writable(), str(scratch)] if self.confines else [],
+            confine=self.kind,
+            read=[*self._readable(), *read] if self.kind == "landlock" else [],
+            write=[*self._writable(), str(scratch)] if self.kind == "landlock" else [],
             network=table.network,
             processes=table.processes if limits else 0,
             memory=table.memory_mb * 2**20 if limits else 0,
             file_size=table.file_mb * 2**20 if limits else 0,
         )
+        if self.kind == "bubblewrap":
+            command = [*self._bubblewrap([*self._readable(), *read], [*self._writable(), str(scratch)]), *command]
         program = str(Path(__file__).with_name("confine.py"))
         return [sys.executable, "-I", "-S", "-B", program, msgspec.json.encode(policy).decode(), *command]
 
@@ -124,9 +140,41 @@ class Sandbox:
             pass
         return [str(self._workspace), *shared, *_DEVICES, *self._paths(self._table.write)]
 
+    def _bubblewrap(self, read: list[str], write: list[str]) -> list[str]:
+        """The same grants as name spaces: what is not bound is not there at all."""
+        argv = [shutil.which("bwrap") or "bwrap", "--die-with-parent", "--unshare-all", "--cap-drop", "ALL"]
+        argv += ["--share-net"] if self._table.network else []
+        argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
+        binds = {path: "--ro-bind-try" for path in read if path != "/proc"}
+        binds |= {path: "--bind-try" for path in write if not path.startswith("/dev/")}
+        for path in sorted(binds):  # a folder comes before what is in it
+            argv += [binds[path], path, path]
+        for path in _SYSTEM:
+            if os.path.islink(path):
+                argv += ["--symlink", os.readlink(path), path]
+        return [*argv, "--"]
+
     @staticmethod
     def _paths(texts: list[str]) -> list[str]:
         return [str(Path(text).expanduser()) for text in texts]
+
+
+def _landlock_works() -> bool:
+    from runtime import confine  # ctypes, which a gateway without a shell need not load
+
+    return confine.landlock_abi() > 0 and confine.machine_known()
+
+
+def _bubblewrap_works() -> bool:
+    """Is it there, and may this user make name spaces?"""
+    program = shutil.which("bwrap")
+    if program is None:
+        return False
+    try:
+        test = [program, "--unshare-all", "--ro-bind", "/", "/", "--proc", "/proc", "/bin/true"]
+        return subprocess.run(test, capture_output=True, timeout=10, check=False).returncode == 0
+    except (OSError, subprocess.SubprocessError):
+        return False
 
 
 def _without(path: Path, kept_out: Path) -> list[Path]:

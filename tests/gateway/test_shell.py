@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -138,10 +140,14 @@ class TestWithoutLandlock:
 
     def problem(self, mode: str) -> str:
         program = [sys.executable, "-c", WITHOUT_LANDLOCK, "-c", self.PROGRAM, mode]
-        return subprocess.run(program, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        environment = {**os.environ, "PATH": "/nowhere"}
+        done = subprocess.run(program, capture_output=True, text=True, check=True, timeout=30, env=environment)
+        return done.stdout.strip()
 
     def test_there_is_no_exec_unless_the_operator_says_so(self) -> None:
-        assert self.problem("landlock").startswith("this kernel has no Landlock")
+        assert self.problem("landlock").startswith("this kernel has no Landlock; without a sandbox write")
+        assert self.problem("auto").startswith("this kernel has no Landlock, and there is no bwrap")
+        assert self.problem("bubblewrap").startswith("there is no bwrap")
         assert self.problem("off") == ""
 
     def test_off_means_off_and_still_ends_all_it_started(self, make_home: Callable[..., ClusterHome]) -> None:
@@ -173,3 +179,47 @@ def test_a_folder_that_holds_the_secrets_is_no_folder_for_commands(make_home: Ca
         )
         assert done.returncode == 78, done.stderr
         assert said in done.stderr
+
+
+@pytest.fixture(scope="module")
+def its() -> Iterator[Hands]:
+    """Webster in bubblewrap, beside a Manager's folders."""
+    home = ClusterHome(("manager", "webster"))
+    try:
+        with hands(home, "webster", '[shell]\nsandbox = "bubblewrap"\nprocesses = 60\n') as its:
+            yield its
+    finally:
+        home.close()
+
+
+@pytest.mark.skipif(shutil.which("bwrap") is None, reason="bubblewrap is not installed")
+class TestBubblewrap:
+    """The second way, where there is no Landlock: the same grants."""
+
+    def test_what_is_not_granted_is_not_there(self, its: Hands) -> None:
+        root = its.home.root
+        out = its.exec(f"cat {root}/secrets/operator/token {root}/workspaces/manager/MEMORY.md {root}/cluster.toml")
+        assert out.count("No such file") == 3
+        out = its.exec(f"ls /proc/{its.gateway.pid}; kill -9 {its.gateway.pid}; env")
+        assert "No such file" in out
+        assert "TOKEN" not in out
+
+    def test_what_is_kept_stays_and_what_is_shared_is_written(self, its: Hands) -> None:
+        before = (its.home.shared / "PROJECT_STATUS.md").read_text()
+        out = its.exec(
+            "echo x >> ../shared/PROJECT_STATUS.md; echo y > ../shared/projects/f; echo z > /tmp/z; echo w > w"
+        )
+        assert "Read-only file system" in out
+        assert (its.home.shared / "PROJECT_STATUS.md").read_text() == before
+        assert (its.home.shared / "projects" / "f").read_text() == "y\n"
+        assert (its.workspace / "w").read_text() == "w\n"
+
+    def test_it_is_ended_with_all_of_it(self, its: Hands) -> None:
+        mark = f"6{time.time_ns() % 10**9}"
+        out = its.exec(f"i=0; while [ $i -lt 200 ]; do setsid sleep {mark} & i=$((i+1)); done; sleep {mark}")
+        assert "more processes than" in out or "annot fork" in out, out
+        wait_until(lambda: not with_words("sleep", mark), 5)
+        run_id = its.start("exec", command=f'trap "" TERM; (setsid sleep {mark} &); sleep {mark}')
+        wait_until(lambda: len(with_words("sleep", mark)) == 2)
+        assert its.gateway.post(f"/hooks/runs/{run_id}/cancel", {})[0] == 200
+        assert wait_until(lambda: not with_words("sleep", mark), 5) < 2.0
