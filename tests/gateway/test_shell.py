@@ -70,8 +70,12 @@ class TestCommands:
         )
         (webster.workspace / "works.py").write_text(code)
         out = webster.exec("python3 works.py")
+        if "it goes on as " in out:  # a machine with much to do
+            name = out.rpartition("it goes on as ")[2].partition(":")[0]
+            out += webster.call("process", action="poll", id=name, wait_seconds=20)
         assert "from below" in out
-        assert "from a thread\n1\n[exit code 0" in out
+        assert "from a thread\n1\n" in out
+        assert "exit code 0" in out
 
 
 @needs_landlock
