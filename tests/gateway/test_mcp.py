@@ -106,7 +106,7 @@ class TestCalls:
     def test_the_model_gets_the_schema_as_the_server_wrote_it(self, webster: Hands) -> None:
         webster.call("mcp__standin__add", a=1, b=1)
         asked = webster.model.seen[-1].body["tools"]  # type: ignore[attr-defined]
-        declared = asked[0]["functionDeclarations"] if "functionDeclarations" in asked[0] else asked
+        declared = asked[0].get("functionDeclarations", asked)
         (add,) = [t for t in declared if t["name"] == "mcp__standin__add"]
         assert add["description"] == "[standin] Add two numbers."
         schema = add.get("parameters_json_schema") or add.get("parametersJsonSchema") or add["input_schema"]
