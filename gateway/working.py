@@ -1,4 +1,4 @@
-"""Carrying out a run: its turn is built from what the ledger, the workspace and the configuration say at that moment."""
+"""Carrying out a run: its turn is built from what ledger, workspace and configuration say at that moment."""
 
 from __future__ import annotations
 
