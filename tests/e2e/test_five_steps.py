@@ -1,4 +1,4 @@
-"""`atomizer delegate study-builder` does a task of five steps with a real tool-calling model server, and all are shown."""
+"""`atomizer delegate study-builder` does a task of five steps with a tool-calling model server; all are shown."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def test_read_run_edit_check_and_log(make_home: Callable[..., ClusterHome], tmp_
     (home.home.workspace("study-builder") / "study.yaml").write_text(STUDY)
     try:
         home.cli("start")
+        task = ("Refine the mesh.", "--wait")
         asking = subprocess.Popen(
-            [sys.executable, "-P", "-m", "cluster.cli", "delegate", "study-builder", "Refine the mesh.", "--wait"]
-            + ["--home", str(home.root)],
+            [sys.executable, "-P", "-m", "cluster.cli", "delegate", "study-builder", *task, "--home", str(home.root)],
             stdout=subprocess.PIPE,
             text=True,
             cwd="/",
