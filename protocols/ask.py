@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -48,7 +49,7 @@ class Ask:
 
     def _decode(self, data: bytes, kind: type[T], path: str) -> T:
         try:
-            return msgspec.json.decode(data, type=kind)
+            return _decoder_of(kind).decode(data)
         except (msgspec.MsgspecError, RecursionError) as error:
             problem = printable(f"{self.host}:{self.port}{path} answered something that is not ours: {error}")
             raise Unreachable(problem) from None
@@ -78,6 +79,22 @@ class Ask:
         if answer.status >= 400 and not (path == "/ready" and answer.status == 503):
             raise refusal(answer.status, raw)
         return raw
+
+
+_BUILDING = threading.Lock()
+_BUILT: dict[Any, msgspec.json.Decoder[Any]] = {}
+
+
+def _decoder_of(kind: type[T]) -> msgspec.json.Decoder[T]:
+    """The decoder of a type, made by one thread at a time.
+
+    msgspec 0.22 crashes the process where two threads are the first to use the same Struct at once; callers ask
+    many gateways from as many threads.
+    """
+    with _BUILDING:
+        if kind not in _BUILT:
+            _BUILT[kind] = msgspec.json.Decoder(kind)
+        return _BUILT[kind]
 
 
 def refusal(status: int, raw: bytes) -> ProtocolError:

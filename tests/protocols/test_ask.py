@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -115,3 +117,31 @@ def test_nobody_there_is_said() -> None:
 def test_not_ready_is_an_answer_and_not_a_refusal(server: Standin, ask: Ask) -> None:
     server.answer(503, b'{"ready":false,"failing":["no key"]}')
     assert ask.get("/ready", Ready).failing == ["no key"]
+
+
+def test_many_threads_may_ask_for_the_same_type_first() -> None:
+    """msgspec ends the process with a segmentation fault if they are let."""
+    code = """
+import sys, threading
+sys.setswitchinterval(1e-6)
+from protocols.ask import Ask
+from protocols.errors import Unreachable
+from protocols.status import AgentStatus
+
+def ask():
+    together.wait()
+    try:
+        Ask(1)._decode(b'{"agent": "webster"}', AgentStatus, "/status")
+    except Unreachable:
+        pass
+
+together = threading.Barrier(8)
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
+    for _ in range(5):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stderr
