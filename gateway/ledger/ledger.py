@@ -303,7 +303,7 @@ class Ledger:
         await self.writer.submit(
             lambda db: (
                 db.execute(
-                    "UPDATE runs SET state = ?, reason = ? WHERE id = ? AND state = ?",
+                    "UPDATE runs SET state = ?, reason = ?, stalled = 0 WHERE id = ? AND state = ?",
                     (after.value, reason, run_id, before.value),
                 ).rowcount
             )

@@ -37,6 +37,17 @@ def where_context_stands(turns: list[list[Message]]) -> tuple[int, int | None]:
     return plain[-1], plain[-2] if len(plain) > 1 else None
 
 
+def tidy_with_context(messages: Iterable[Message], provider: str, volatile: str) -> list[list[Message]]:
+    """As `tidy`, with what changes from run to run behind the words that began this run.
+
+    In the system prompt it would stand before the whole conversation, and no cache of prefixes would ever hold any.
+    """
+    turns = tidy(messages, provider)
+    if volatile.strip():
+        turns[where_context_stands(turns)[0]].append(Message("user", [Text(CONTEXT.format(volatile.strip()))]))
+    return turns
+
+
 def tidy(messages: Iterable[Message], provider: str) -> list[list[Message]]:
     """Turns of alternating role, the first and the last the user's; a turn is one or more messages of one role.
 

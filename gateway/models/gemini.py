@@ -55,7 +55,8 @@ class GeminiProvider:
     async def stream(self, request: Request) -> AsyncIterator[TextDelta | Answer]:
         """Deltas, then one Answer; raises ProviderError."""
         known = self._catalogue.find(f"{NAME}/{request.model}")
-        contents, config = to_contents(request.messages, request.model), to_config(request, known)
+        contents = to_contents(request.messages, request.model, request.volatile)
+        config = to_config(request, known)
         gathering = Gathering()
         chunks: Any = None
         reading = False

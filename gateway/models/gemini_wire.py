@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gateway.models.catalogue import KnownModel
-from gateway.models.conversation import native_of, tidy
+from gateway.models.conversation import native_of, tidy_with_context
 from gateway.models.provider import (
     Answer,
     Block,
@@ -61,7 +61,7 @@ _FAILURES: dict[str, tuple[ErrorKind, str]] = {
 """Finish reasons that are no answer. What a model garbled by chance is worth another try."""
 
 
-def to_contents(messages: list[Message], model: str) -> list[dict[str, Any]]:
+def to_contents(messages: list[Message], model: str, volatile: str = "") -> list[dict[str, Any]]:
     """The conversation in the API's own JSON."""
     signed = not model.startswith(("gemini-1", "gemini-2"))
     known_ids = _ids_the_model_gave(messages)
@@ -70,19 +70,18 @@ def to_contents(messages: list[Message], model: str) -> list[dict[str, Any]]:
             "role": "model" if turn[0].role == "assistant" else "user",
             "parts": [part for message in turn for part in _parts(message, signed, known_ids)],
         }
-        for turn in tidy(messages, NAME)
+        for turn in tidy_with_context(messages, NAME, volatile)
     ]
 
 
 def to_config(request: Request, known: KnownModel | None) -> dict[str, Any]:
     """The arguments of `GenerateContentConfig`."""
-    system = "\n\n".join(part for part in (request.stable, request.volatile) if part.strip())
     config: dict[str, Any] = {
         "max_output_tokens": request.max_output_tokens,
         "automatic_function_calling": {"disable": True},
     }
-    if system:
-        config["system_instruction"] = system
+    if request.stable.strip():
+        config["system_instruction"] = request.stable
     if request.tools:
         config["tools"] = [
             {

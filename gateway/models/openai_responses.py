@@ -11,9 +11,9 @@ import json
 from typing import Any
 
 from gateway.models.catalogue import KnownModel
-from gateway.models.conversation import native_of, tidy
+from gateway.models.conversation import native_of, tidy_with_context
 from gateway.models.failures import of_openai
-from gateway.models.openai_wire import arguments_of, result_text, system_text
+from gateway.models.openai_wire import arguments_of, result_text
 from gateway.models.provider import (
     Answer,
     Block,
@@ -43,8 +43,13 @@ def to_params(request: Request, known: KnownModel | None, name: str, *, account:
     native = native_name(name)
     params: dict[str, Any] = {
         "model": request.model,
-        "instructions": system_text(request) or _INSTRUCTIONS,
-        "input": [item for turn in tidy(request.messages, native) for m in turn for item in _items(m, native)],
+        "instructions": request.stable.strip() or _INSTRUCTIONS,
+        "input": [
+            item
+            for turn in tidy_with_context(request.messages, native, request.volatile)
+            for message in turn
+            for item in _items(message, native)
+        ],
         "stream": True,
         "store": False,
     }

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from gateway.models.catalogue import KnownModel
-from gateway.models.conversation import tidy
+from gateway.models.conversation import tidy_with_context
 from gateway.models.provider import (
     Answer,
     Block,
@@ -33,16 +33,11 @@ _STOPS: dict[str, Stop] = {
 }
 
 
-def system_text(request: Request) -> str:
-    """The stable part first: caches keep the longest prefix that did not change."""
-    return "\n\n".join(part for part in (request.stable.strip(), request.volatile.strip()) if part)
-
-
 def to_params(request: Request, known: KnownModel | None, name: str, *, official: bool) -> dict[str, Any]:
     """The body of `POST /chat/completions`. `official`: OpenAI itself, which has renamed a parameter."""
-    system = system_text(request)
+    system = request.stable.strip()
     messages: list[dict[str, Any]] = [{"role": "system", "content": system}] if system else []
-    for turn in tidy(request.messages, name):
+    for turn in tidy_with_context(request.messages, name, request.volatile):
         messages += _user(turn) if turn[0].role == "user" else [_assistant(turn)]
     params: dict[str, Any] = {
         "model": request.model,

@@ -166,7 +166,8 @@ class TestRequests:
         await collect(gemini.stream(ask()))
         await collect(gemini.stream(ask(model="gemini-2.5-pro", thinking="low")))
         high, off, old = server.bodies
-        assert high["systemInstruction"]["parts"] == [{"text": "You are Webster.\n\nToday is Monday."}]
+        assert high["systemInstruction"]["parts"] == [{"text": "You are Webster."}]
+        assert high["contents"][-1]["parts"][-1] == {"text": "<context>\nToday is Monday.\n</context>"}
         assert high["tools"][0]["functionDeclarations"][0]["parameters_json_schema"] == WEATHER.parameters
         assert high["generationConfig"]["thinkingConfig"] == {"thinking_level": "HIGH"}
         assert off["generationConfig"]["thinkingConfig"] == {"thinking_level": "MINIMAL"}

@@ -103,8 +103,8 @@ class TestAnswers:
         await collect(chat.stream(ask(messages=messages)))
         call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}
         assert server.bodies[0]["messages"] == [
-            {"role": "system", "content": "You are Webster.\n\nToday is Monday."},
-            {"role": "user", "content": "?"},
+            {"role": "system", "content": "You are Webster."},
+            {"role": "user", "content": "?\n\n<context>\nToday is Monday.\n</context>"},
             {"role": "assistant", "content": "I look.", "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "c1", "content": "8 C"},
             {"role": "user", "content": "and hurry"},
@@ -118,7 +118,7 @@ class TestAnswers:
         _, first = await collect(responses.stream(ask(tools=[WEATHER], thinking="high")))
         result = Message("user", [ToolResult("call_1", "weather", "8 C")])
         await collect(responses.stream(ask(messages=[Message("user", [Text("?")]), first.message, result])))
-        thought, asked, answered = server.bodies[1]["input"][1:]
+        thought, asked, answered = server.bodies[1]["input"][2:]
         assert thought == {"type": "reasoning", "summary": [], "encrypted_content": "gAAAA-which city?"}
         assert (asked["call_id"], "id" in asked, "status" in asked) == ("call_1", False, False)
         assert answered == {"type": "function_call_output", "call_id": "call_1", "output": "8 C"}
@@ -203,7 +203,7 @@ class TestRequests:
         assert (second["max_output_tokens"], second["store"]) == (77, False)
         assert (second["tools"][0]["name"], second["instructions"]) == (
             "weather",
-            "You are Webster.\n\nToday is Monday.",
+            "You are Webster.",
         )
 
     async def test_no_sdk_retry_and_no_key_outside_its_header(self, server: ModelServer, gpt: OpenAIProvider) -> None:
