@@ -50,14 +50,14 @@ from gateway.mcp.servers import McpServers
 from gateway.models.models import Models
 from gateway.models.offline import OfflineProvider
 from gateway.toolbox import ALWAYS, build_tools
-from gateway.tools.commands import Commands
+from gateway.tools.commands import Command, Commands
 from gateway.tools.mcp import mcp_tools
 from gateway.upkeep import cancel_delegated, prune
 from gateway.working import Work
 from protocols import VERSION
 from protocols.control import HeartbeatChange
 from protocols.errors import AtomizerError, ProtocolError, StorageFull
-from protocols.runs import RunState
+from protocols.runs import RunState, one_line
 from runtime.budget_store import BudgetStore
 from runtime.config import (
     Cluster,
@@ -175,7 +175,10 @@ class Gateway:
             on_change=self.bus.touch,
         )
         self.memory = Memory(self.config.workspace, home.shared, home.instance(agent) / "memory.db")
-        self.commands = Commands(self._sandbox(), file.shell, self.config.workspace, home.run / "tmp" / agent)
+        scratch = home.run / "tmp" / agent
+        self.commands = Commands(
+            self._sandbox(), file.shell, self.config.workspace, scratch, on_end=self._command_ended
+        )
         self.skills = Skills(self.config.workspace, home.shared)
         self.mcp = McpServers(on_change=self._mcp_changed, redact=self._redact)
         self.mcp.configure(file.mcp, self._launcher())
@@ -413,6 +416,16 @@ class Gateway:
             self.announcer.run_changed(merged_id)
         if run.source.value == "heartbeat":
             await self.heartbeat.ended(run, ending, swallowed(ending.text))
+
+    def _command_ended(self, command: Command) -> None:
+        """One in the background: the agent hears of it at its next heartbeat."""
+        text = self._redact(f"the command {command.name} ({one_line(command.line, 200)}): {command.state()}")
+        log.info("%s", text)
+        self._beside(self._note(text), f"note-{command.name}")
+
+    async def _note(self, text: str) -> None:
+        await self._ledger.beats.add_note(text, self.agent)
+        self.heartbeat.note_added()
 
     def _cancel_children(self, run_id: str) -> None:
         """In the background: the receivers may be slow."""

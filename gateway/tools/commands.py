@@ -11,7 +11,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,8 @@ class Command:
         self.seen = 0
         """Bytes of the output that the model was shown."""
         self.done = asyncio.Event()
+        self.alone = False
+        """In the background, and nobody waits for its end."""
         self.process: asyncio.subprocess.Process | None = None
         self.stopped = ""
         """Why we ended it, if we did."""
@@ -166,9 +168,15 @@ def _kill_all(keeper: int) -> None:
 class Commands:
     """Starts commands and knows those that run. One for a gateway; closed with it."""
 
-    def __init__(self, sandbox: Sandbox, table: ShellTable, workspace: Path, scratch: Path) -> None:
-        """`scratch` is this agent's alone; what a killed predecessor left in it is removed."""
+    def __init__(
+        self, sandbox: Sandbox, table: ShellTable, workspace: Path, scratch: Path, on_end: Callable[[Command], None]
+    ) -> None:
+        """`scratch` is this agent's alone; what a killed predecessor left in it is removed.
+
+        `on_end` is told of a command that ended by itself while nobody waited for it.
+        """
         self._scratch = scratch
+        self._on_end = on_end
         self._known: dict[str, Command] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._count = 0
@@ -263,6 +271,8 @@ class Commands:
             await command.watch(report)
         finally:
             self._watchers.pop(command.name, None)
+            if command.alone and not command.stopped:
+                self._on_end(command)
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
     def _forget(self) -> None:

@@ -61,11 +61,13 @@ class Exec(BaseTool):
         timeout = min(longest, asked.timeout_seconds or longest)
         command = await self._start(asked, context.run.run_id, timeout)
         if asked.background:
+            command.alone = True
             return f"started as {command.name}; look after it with process"
         try:
             async with asyncio.timeout(parse_duration(table.background_after)):
                 await command.done.wait()
         except TimeoutError:
+            command.alone = True
             return f"{_output(command)}[{command.state()}; it goes on as {command.name}: see process]"
         except asyncio.CancelledError:
             await self._commands.stop(command, "its run was cancelled")
@@ -103,9 +105,13 @@ class ManageProcesses(BaseTool):
         if asked.action == "kill":
             await self._commands.stop(command, "it was killed")
         elif asked.wait_seconds and command.running:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(asked.wait_seconds):
-                    await command.done.wait()
+            command.alone = False
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(asked.wait_seconds):
+                        await command.done.wait()
+            finally:
+                command.alone = True
         return f"{_output(command)}[{command.name}: {command.state()}]"
 
     async def _write(self, command: Command, asked: ProcessArguments) -> str:

@@ -94,6 +94,12 @@ class TestBackground:
         out = webster.call("process", action="poll", id=name, wait_seconds=20)
         assert out.startswith(f"hello\nend\n[{name}: exit code 0")
 
+    def test_the_agent_is_told_of_its_end_at_the_next_heartbeat(self, webster: Hands) -> None:
+        webster.exec("sleep 0.5; exit 7", background=True)
+        query = "SELECT text FROM notes WHERE text LIKE '%exit code 7%'"
+        wait_until(lambda: webster.gateway.sql(query))
+        assert "(sleep 0.5; exit 7): exit code 7 after" in webster.gateway.sql(query)[0][0]
+
     def test_it_is_killed(self, webster: Hands) -> None:
         mark = f"6{time.time_ns() % 10**9}"
         name = webster.exec(f"sleep {mark}", background=True).split()[2].rstrip(";")
