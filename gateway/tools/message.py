@@ -20,9 +20,7 @@ MAX_CHARS = 20_000
 
 
 class MessageArguments(msgspec.Struct, forbid_unknown_fields=True):
-    to: Annotated[
-        str, msgspec.Meta(description="A target, for example discord:channel:<id>")
-    ]
+    to: Annotated[str, msgspec.Meta(description="A target, for example discord:channel:<id>")]
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_CHARS, pattern=r"\S", description="What to send")]
 
 
