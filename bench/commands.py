@@ -9,7 +9,14 @@ import sys
 from bench.report import Figure
 from tests.conftest import ClusterHome
 
-COMMANDS = (("status",), ("runs", "webster"), ("token", "operator"), ("model", "webster"), ("logs", "--limit", "50"))
+COMMANDS = (
+    ("status",),
+    ("runs", "webster"),
+    ("approvals",),
+    ("token", "operator"),
+    ("model", "webster"),
+    ("logs", "--limit", "50"),
+)
 
 
 def measure() -> list[Figure]:

@@ -20,6 +20,7 @@ class Scope(StrEnum):
     FLEET = "fleet"
     LOGS = "logs"
     RUNS = "runs"
+    RUN = "run"
     APPROVALS = "approvals"
 
 
@@ -145,10 +146,13 @@ ACTIONS: tuple[Action, ...] = (
            footer=True, why_disabled=_need_run),
     Action("cancel_run", ("c",), "Cancel", "Cancel the run and what it delegated.", _R, _ASKED, True,
            _need_living_run),
+    Action("whole", ("e",), "Expand", "Show long texts, arguments and results whole, or cut again.", Scope.RUN,
+           footer=True),
     # approvals
     Action("approve", ("a",), "Approve", "Approve the question under the cursor.", _G, _UNDOABLE, True,
            _need_approval),
     Action("reject", ("n",), "Reject", "Reject it, with a reason.", _G, _UNDOABLE, True, _need_approval),
+    Action("asking_run", ("enter",), "Run", "Read the run that asks.", _G, footer=True, why_disabled=_need_approval),
     # logs
     Action("follow", ("f",), "Follow", "Follow the newest line; scrolling up stops it.", _LO, footer=True),
     Action("level", ("e",), "Level", "Cycle the least level shown: debug, info, warning, error.", _LO, footer=True),
@@ -191,6 +195,7 @@ BY_ID = {action.id: action for action in ACTIONS}
 SCOPE_TITLES = {
     Scope.FLEET: "Agents",
     Scope.RUNS: "Runs",
+    Scope.RUN: "One run",
     Scope.APPROVALS: "Gates and approvals",
     Scope.LOGS: "Logs",
     Scope.LISTS: "Lists and pages",

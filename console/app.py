@@ -27,7 +27,8 @@ from console.store import Clock, Store
 from console.supervision import MISSED_POLL_SECONDS, POLL_SECONDS, REVIVE, Connect, Supervision, connect_supervisor
 from console.widgets.palette import SLOW_THEME, THEME, Palette
 from protocols.errors import AtomizerError
-from protocols.runs import RunSummary
+from protocols.runs import RunSummary, one_line
+from protocols.text import printable
 from runtime.config import Cluster, ConfigError, load_cluster
 
 FLUSH_SECONDS = 0.25
@@ -181,13 +182,20 @@ class ConsoleApp(App[None]):
             self.front.tick()
 
     def _announce(self, changes: Changes) -> None:
-        """A run that was delegated here has ended: say so, and how to read it."""
+        """Somebody asks, or a run that was delegated here has ended: say so, and where to answer or read it."""
+        asked = [a for a in changes.asked if a.state == "pending"]
+        if asked and Scope.APPROVALS not in self.front.scopes:
+            more = f" (and {len(asked) - 1} more)" if len(asked) > 1 else ""
+            self.bell()
+            self.tell(f"{asked[0].agent} asks{more}: {one_line(asked[0].question, 120)}\n`g` answers", "warning")
         for write in list(self.store.writes.values()):
             if write.run_id in changes.runs and write.state is WriteState.DONE:
                 run = self.store.runs[write.run_id]
-                text = run.reason or run.preview
                 self.run_worker(self._fetch_answer(run), group="answers")
-                self.tell(f"{run.agent} {run.state.value}: {text}\n`t` then enter reads it in full")
+                if self.front.shows_run(run.run_id):
+                    continue
+                text = one_line(run.reason or run.preview, 50)
+                self.tell(f"{run.agent} {run.state.value}: {text}\n`t` enter reads it", seconds=4.0)
 
     async def _fetch_answer(self, run: RunSummary) -> None:
         """Read all of an answer that was asked for here: the event holds its beginning only."""
@@ -244,10 +252,11 @@ class ConsoleApp(App[None]):
         if inspect.iscoroutine(outcome):
             self.run_worker(outcome, group="actions")
 
-    def tell(self, text: str, severity: Severity = "information") -> None:
+    def tell(self, text: str, severity: Severity = "information", seconds: float | None = None) -> None:
         """A toast; the one before it goes."""
         self.clear_notifications()
-        self.notify(text, severity=severity, timeout=5 if severity == "information" else 10, markup=False)
+        usual = 5.0 if severity == "information" else 10.0
+        self.notify(printable(text), severity=severity, timeout=seconds or usual, markup=False)
 
     def trouble(self) -> str:
         """What the operator should know before anything else, or an empty text."""
@@ -276,7 +285,10 @@ class ConsoleApp(App[None]):
     def do_approvals(self) -> None:
         from console.screens.approvals import ApprovalsScreen
 
-        self._open(ApprovalsScreen)
+        front = self.front
+        self.clear_notifications()
+        if not isinstance(front, ApprovalsScreen):
+            self.push_screen(ApprovalsScreen(self.read_only, front.run_shown))
 
     def do_logs(self) -> None:
         from console.screens.logs import LogsScreen

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import msgspec
 
@@ -49,9 +49,9 @@ class Operations:
         self._read_only = read_only
         self.undos: list[Undo] = []
 
-    async def read_run(self, agent: str, run_id: str) -> Run:
-        """The run in full; raises ProtocolError or Unreachable."""
-        return await self._feed.client(agent).run(run_id)
+    async def read_run(self, agent: str, run_id: str, whole: bool = False) -> Run:
+        """The run in full, `whole` with its steps' outputs uncut; raises ProtocolError or Unreachable."""
+        return await self._feed.client(agent).run(run_id, whole)
 
     async def delegate(self, agent: str, message: str, key: str, deliver: bool) -> Write:
         """Give `agent` work. The same `key` again gives the same run, so a person may safely try twice."""
@@ -100,19 +100,37 @@ class Operations:
         return await self._write(agent, f"cancel {run_id}", send)
 
     async def answer(self, approval: Approval, approve: bool, reason: str) -> Write:
-        """Answer a question; a 409 means that it changed meanwhile, and it is read again."""
+        """Answer a question; refused, with who was faster, if it is no longer the one that was shown."""
+        verb: Literal["approve", "reject"] = "approve" if approve else "reject"
 
         async def send(client: AgentClient) -> tuple[WriteState, str, str | None]:
-            acted = await client.answer(approval.id, "approve" if approve else "reject", approval.revision, reason)
-            return WriteState.DONE, acted.outcome, None
+            try:
+                answered = await client.answer(approval.id, verb, approval.revision, reason)
+            except ProtocolError as refused:
+                if refused.status != 409:
+                    raise
+                raise ProtocolError(409, refused.code, await self._meanwhile(client, approval, refused)) from None
+            self._store.add_approval(answered)
+            return WriteState.DONE, answered.state, None
 
-        verb = "approve" if approve else "reject"
-        write = await self._write(approval.agent, f"{verb} {one_line(approval.question, 60)}", send)
+        return await self._write(approval.agent, f"{verb} {one_line(approval.question, 60)}", send)
+
+    async def _meanwhile(self, client: AgentClient, approval: Approval, refused: ProtocolError) -> str:
+        """What became of a question that could not be answered any more."""
         try:
-            await self._feed.catch_up(approval.agent)
-        except AtomizerError as error:
-            self._store.note(approval.agent, "warning", f"approvals cannot be read again: {error}")
-        return write
+            listed = (await client.approvals(every=True)).approvals
+        except AtomizerError:
+            return refused.message
+        now = next((a for a in listed if a.id == approval.id), None)
+        if now is None:
+            return refused.message
+        self._store.add_approval(now)
+        because = f": {now.reason}" if now.reason else ""
+        if now.state == "pending":
+            return "the question has changed meanwhile; look at it again"
+        if now.answered_by is None:
+            return f"it {'expired' if now.state == 'expired' else 'was ' + now.state} meanwhile{because}"
+        return f"answered by {now.answered_by} meanwhile: {now.state}{because}"
 
     async def undo(self) -> Write | None:
         """Take back the last thing that can be; None if there is none."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from console.show import GLYPHS
+from protocols.approvals import Approval
 from protocols.status import AgentStatus
 
 
@@ -97,6 +98,8 @@ class Changes(msgspec.Struct):
     deltas: set[str]
     logs: bool
     approvals: bool
+    asked: list[Approval]
+    """Questions that were not known before."""
     writes: bool
     rows: bool
     """Agents were added or removed."""

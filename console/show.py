@@ -138,6 +138,12 @@ def clock(at: float, seconds: bool = True) -> str:
     return time.strftime("%H:%M:%S" if seconds else "%H:%M", time.localtime(at))
 
 
+def moment(at: float, now: float) -> str:
+    """A moment as local time, with its day if that is not today."""
+    here = time.localtime(at)
+    return time.strftime("%H:%M" if here[:3] == time.localtime(now)[:3] else "%b %d %H:%M", here)
+
+
 def short_model(model: str) -> str:
     """A model's id without its provider, and without `claude-`: what fits in a column."""
     if model.startswith("offline/"):

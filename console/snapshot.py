@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from protocols.status import AgentStatus
+from protocols.text import printable_json
 from runtime.home import Home, write_atomic
 
 NAME = "console-snapshot.json"
@@ -17,7 +18,7 @@ def load(home: Home) -> list[AgentStatus]:
     """The statuses of the last console; none if there are none or they cannot be read."""
     try:
         raw = (home.run / NAME).read_bytes()
-        return msgspec.json.decode(raw, type=list[AgentStatus])
+        return msgspec.json.decode(printable_json(raw), type=list[AgentStatus])
     except (OSError, msgspec.DecodeError):
         return []
 
@@ -26,4 +27,4 @@ def save(home: Home, statuses: Iterable[AgentStatus]) -> None:
     """Keep them; a home that cannot be written to has no snapshot, which harms nobody."""
     with contextlib.suppress(OSError):
         home.run.mkdir(mode=0o700, exist_ok=True)
-        write_atomic(home.run / NAME, msgspec.json.encode(list(statuses)))
+        write_atomic(home.run / NAME, msgspec.json.encode(list(statuses)), mode=0o600)

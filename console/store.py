@@ -37,6 +37,8 @@ DELTA_LIMIT = 64 * 1024
 DELTA_RUNS = 64
 """Runs whose streaming text is kept."""
 WRITE_LIMIT = 200
+APPROVAL_LIMIT = 200
+"""Questions kept that have been answered."""
 
 Clock = Callable[[], float]
 
@@ -57,6 +59,8 @@ class Store:
         """Does it live? None: not asked yet."""
         self.on_change: Callable[[], None] | None = None
         self._told = False
+        self._unexplained: dict[str, list[LogLine]] = {}
+        """Lines about agents that went away, until the supervisor has said whether somebody stopped them."""
         self._changes = self._nothing()
 
     # what is there
@@ -118,6 +122,7 @@ class Store:
 
     def remove(self, name: str) -> None:
         if self.agents.pop(name, None):
+            self.set_approvals(name, [])
             self._changes.rows = True
             self._tell()
 
@@ -130,6 +135,7 @@ class Store:
     def connected(self, name: str) -> None:
         known = self.agents.get(name)
         if known and not known.live:
+            self._tell_of_absence(name)
             if known.link in (Link.DOWN, Link.DENIED):
                 self.note(name, "info", f"back after {int(self.clock() - known.since)} s")
             self._set(msgspec.structs.replace(known, link=Link.LIVE, since=0.0, reason="", supervised="", detail=""))
@@ -140,12 +146,12 @@ class Store:
         if known is None:
             return
         if known.live:
-            self.note(name, "warning", f"connection lost: {reason}")
+            self._absent(name, "warning", f"connection lost: {reason}")
             self._set(msgspec.structs.replace(known, link=Link.LOST, since=self.clock(), reason=reason))
             return
         since = known.since if known.link is not Link.UNKNOWN else self.clock()
         if known.link is not Link.DOWN and known.enabled:
-            self.note(name, "error", f"down: {reason}")
+            self._absent(name, "error", f"down: {reason}")
         if (known.link, known.reason) != (Link.DOWN, reason):
             self._set(msgspec.structs.replace(known, link=Link.DOWN, since=since, reason=reason))
 
@@ -160,6 +166,16 @@ class Store:
         known = self.agents.get(name)
         if known and not known.live and (known.supervised, known.detail) != (state, detail):
             self._set(msgspec.structs.replace(known, supervised=state, detail=detail))
+
+    def explained(self) -> None:
+        """The supervisor has been asked: what was stopped on purpose is no trouble, the rest is told."""
+        for name in list(self._unexplained):
+            known = self.agents.get(name)
+            if known and known.supervised in ("stopped", "stopping"):
+                del self._unexplained[name]
+                self.note(name, "info", "stopped")
+            else:
+                self._tell_of_absence(name)
 
     def set_supervisor(self, alive: bool) -> None:
         if alive != self.supervisor:
@@ -218,17 +234,30 @@ class Store:
         self._keep_text(run_id, text[:DELTA_LIMIT])
 
     def add_approval(self, approval: Approval) -> None:
-        self.approvals[(approval.agent, approval.id)] = approval
+        """A question, or what became of it; an older revision than is known changes nothing."""
+        key = (approval.agent, approval.id)
+        known = self.approvals.get(key)
+        if known == approval or (known and known.revision > approval.revision):
+            return
+        self.approvals[key] = approval
+        if known is None and approval.state == "pending":
+            self._changes.asked.append(approval)
+        answered = [k for k, a in self.approvals.items() if a.state != "pending"]
+        for old in answered[:-APPROVAL_LIMIT]:
+            del self.approvals[old]
         self._changes.approvals = True
         self._tell()
 
     def set_approvals(self, agent: str, approvals: Iterable[Approval]) -> None:
         """All that `agent` has; others of it are gone."""
-        fresh = {(agent, a.id): a for a in approvals}
-        if fresh != {key: a for key, a in self.approvals.items() if key[0] == agent}:
-            self.approvals = {key: a for key, a in self.approvals.items() if key[0] != agent} | fresh
+        listed = list(approvals)
+        here = {a.id for a in listed}
+        for key in [k for k in self.approvals if k[0] == agent and k[1] not in here]:
+            del self.approvals[key]
             self._changes.approvals = True
             self._tell()
+        for approval in listed:
+            self.add_approval(approval)
 
     def write(self, write: Write) -> None:
         """A write was sent, or more is known about one."""
@@ -268,7 +297,9 @@ class Store:
 
     @staticmethod
     def _nothing() -> Changes:
-        return Changes(set(), set(), set(), False, False, False, False)
+        return Changes(
+            agents=set(), runs=set(), deltas=set(), logs=False, approvals=False, asked=[], writes=False, rows=False
+        )
 
     def _tell(self) -> None:
         if self.on_change and not self._told:
@@ -287,6 +318,13 @@ class Store:
         known = self.agents.get(name)
         if known and known.status:
             self._set(msgspec.structs.replace(known, status=msgspec.structs.replace(known.status, **fields)))
+
+    def _absent(self, name: str, level: str, text: str) -> None:
+        self._unexplained.setdefault(name, []).append(LogLine(self.clock(), name, level, text))
+
+    def _tell_of_absence(self, name: str) -> None:
+        for line in self._unexplained.pop(name, []):
+            self._log(line)
 
     def _log(self, line: LogLine) -> None:
         self.log.add(line)

@@ -59,6 +59,7 @@ class Supervision:
         self._store.set_supervisor(alive)
         for child in children:
             self._store.supervised(str(child.agent), str(child.state), str(child.detail or ""))
+        self._store.explained()
 
     async def act(self, verb: str, names: Sequence[str]) -> str:
         """`start`, `stop` or `restart` agents, reviving the supervisor if need be; raises NoSupervisor."""

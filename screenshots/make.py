@@ -21,7 +21,8 @@ sys.path.insert(0, str(HERE.parent))
 from textual.pilot import Pilot  # noqa: E402
 
 from console.app import ConsoleApp  # noqa: E402
-from console.screens.runs import RunList, RunScreen  # noqa: E402
+from console.screens.run import RunScreen  # noqa: E402
+from console.screens.runs import RunList  # noqa: E402
 from runtime.config import load_cluster  # noqa: E402
 from runtime.home import Home  # noqa: E402
 from runtime.secrets import Secrets  # noqa: E402

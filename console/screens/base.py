@@ -79,6 +79,15 @@ class ConsoleScreen(Screen[None]):
         return False
 
     @property
+    def run_shown(self) -> str | None:
+        """The run that this screen is about, if it is about one."""
+        return None
+
+    def shows_run(self, run_id: str) -> bool:
+        """Is the end of this run told here already?"""
+        return run_id == self.run_shown
+
+    @property
     def can_undo(self) -> bool:
         return bool(self.app.operations.undos)
 

@@ -16,6 +16,7 @@ from console.screens.log_keys import LogKeys
 from console.screens.targets import AgentKeys
 from console.show import Segments
 from console.widgets.agent_table import SORTS, AgentTable
+from console.widgets.bars import Bar, gate_segments
 from console.widgets.facts import agent_lines
 from console.widgets.lines import LineList, LinePane, Page
 from console.widgets.log_view import LogView
@@ -32,6 +33,7 @@ class FleetScreen(AgentKeys, LogKeys):
         with Horizontal(id="upper"):
             yield AgentTable(id="agents")
             yield Page(id="detail", make=self._detail)
+        yield Bar(id="gate")
         yield LogView(self.app.store.log, id="log")
 
     @property
@@ -72,6 +74,13 @@ class FleetScreen(AgentKeys, LogKeys):
         super().tick()
         self.table.show(self.app.store.agents.values(), self.app.store.clock())
         self._show_detail()
+
+    def show_bars(self) -> None:
+        super().show_bars()
+        store = self.app.store
+        pending = store.pending_approvals()
+        self.set_class(bool(pending), "-asked")
+        self.query_one("#gate", Bar).set(gate_segments(pending, store.clock(), self.app.dots, self.size.width))
 
     def _show_detail(self) -> None:
         if self.detail.is_on_screen:

@@ -9,6 +9,8 @@ from console.filters import Filter
 from console.screens.base import ConsoleScreen
 from console.show import LEVELS, clock
 from console.widgets.log_view import SINCE, LogView
+from protocols.text import printable_row
+from runtime.home import write_atomic
 
 
 class LogKeys(ConsoleScreen):
@@ -82,7 +84,8 @@ class LogKeys(ConsoleScreen):
         path = self.app.cluster.home.run / time.strftime("console-log-%Y%m%d-%H%M%S.txt")
         try:
             path.parent.mkdir(mode=0o700, exist_ok=True)
-            path.write_text("".join(f"{clock(x.at)} {x.level:7} {x.agent:15} {x.text}\n" for x in lines))
+            text = "".join(f"{clock(x.at)} {x.level:7} {x.agent:15} {printable_row(x.text)}\n" for x in lines)
+            write_atomic(path, text, mode=0o600)
         except OSError as error:
             self.app.tell(f"cannot save to {path}: {error.strerror}", "error")
             return

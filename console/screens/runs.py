@@ -1,4 +1,4 @@
-"""All runs of all agents, newest first; and one run in full."""
+"""All runs of all agents, newest first."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from console.filters import Filter
 from console.rows import Changes, WriteState
 from console.screens.base import ConsoleScreen
 from console.show import Segments
-from console.widgets.facts import run_lines, run_row
-from console.widgets.lines import LineList, Page
-from protocols.errors import AtomizerError
-from protocols.runs import Run, RunSummary
+from console.widgets.facts import run_row
+from console.widgets.lines import LineList
+from protocols.runs import RunSummary
 
 
 class RunList(LineList):
@@ -104,6 +103,8 @@ class RunsScreen(RunKeys):
         self.app.perform("read_run")
 
     def do_read_run(self) -> None:
+        from console.screens.run import RunScreen
+
         if self.chosen:
             self.app.push_screen(RunScreen(self.app.read_only, self.chosen))
 
@@ -131,60 +132,3 @@ class RunsScreen(RunKeys):
     def copy_text(self) -> str:
         run = self.chosen
         return run.run_id if run else ""
-
-
-class RunScreen(RunKeys):
-    """One run: its answer as it comes, then in full with steps, usage, cost, delivery and children."""
-
-    scopes: ClassVar[tuple[Scope, ...]] = (Scope.RUNS, Scope.LISTS)
-    without = frozenset({"read_run"})
-
-    def __init__(self, read_only: bool, run: RunSummary) -> None:
-        super().__init__(read_only)
-        self._summary = run
-        self._run: Run | None = None
-        self._problem = ""
-
-    def panes(self) -> Iterator[Widget]:
-        yield Page(id="page", make=self._lines)
-
-    def on_mount(self) -> None:
-        self.query_one(Page).focus()
-        self._read()
-
-    @property
-    def chosen(self) -> RunSummary | None:
-        return self.app.store.runs.get(self._summary.run_id, self._summary)
-
-    def show_changes(self, changes: Changes | None) -> None:
-        run_id = self._summary.run_id
-        if changes is not None and run_id in changes.runs:
-            self._read()
-        if changes is None or run_id in changes.deltas or run_id in changes.runs:
-            self.query_one(Page).update()
-
-    def _read(self) -> None:
-        self.run_worker(self._fetch(), group="read-run", exclusive=True)
-
-    async def _fetch(self) -> None:
-        try:
-            self._run = await self.app.operations.read_run(self._summary.agent, self._summary.run_id)
-            self._problem = ""
-        except AtomizerError as error:
-            self._problem = f"the run cannot be read in full: {error}"
-        self.query_one(Page).update()
-
-    def _lines(self, width: int) -> list[Segments]:
-        store = self.app.store
-        streaming = store.deltas.get(self._summary.run_id, "")
-        run = self._run
-        if run is None:
-            summary = self.chosen or self._summary
-            text = self._problem or "reading the run..."
-            return [run_row(summary, store.clock(), width), (), ((" " + text, "warn" if self._problem else "dim"),)]
-        lines = run_lines(run, streaming, store.clock(), width)
-        return [((" " + self._problem, "warn"),), *lines] if self._problem else lines
-
-    def copy_text(self) -> str:
-        run = self._run
-        return (run.text or self._summary.preview) if run else self._summary.preview

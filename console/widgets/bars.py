@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len
-from rich.segment import Segment
 from textual.strip import Strip
 from textual.widget import Widget
 
 from console.actions import Action, key_name
 from console.rows import Totals, Write, WriteState
-from console.show import Segments, clock, money
+from console.show import Segments, clock, money, span
+from console.widgets.lines import cut, draw
+from protocols.approvals import Approval
 
 if TYPE_CHECKING:
     from console.app import ConsoleApp
@@ -64,8 +65,7 @@ class Bar(Widget):
         base, palette = self.rich_style, self.app.palette
         if y:
             return Strip.blank(self.size.width, base)
-        strip = Strip([Segment(text, base + palette[style]) for text, style in self.segments])
-        return strip.adjust_cell_length(self.size.width, base).simplify()
+        return draw(self.segments, self.size.width, base, palette)
 
 
 def status_segments(
@@ -117,6 +117,26 @@ def write_segments(writes: list[Write], hint: str) -> Segments:
         parts.append((write.state.value, _WRITE_STYLES[write.state]))
         parts.append((f" {write.detail}  " if write.detail else "  ", "dim"))
     return tuple(parts)
+
+
+def gate_segments(pending: list[Approval], now: float, dots: str, width: int) -> Segments:
+    """The line between the agents and the log: the oldest question that waits for a human."""
+    if not pending:
+        return ()
+    asked = pending[0]
+    since = f" {span(now - asked.created_at, coarse=True)}"
+    more = f"  +{len(pending) - 1} more" if len(pending) > 1 else ""
+    keys = "  g answers "
+    room = max(8, width - len(" GATE ") - len(asked.agent) - 2 - len(since) - len(more) - len(keys))
+    question = cut(asked.question, min(room, cell_len(asked.question)), dots)
+    return (
+        (" GATE ", "hit"),
+        (f" {asked.agent} ", "bold"),
+        (question, "warn"),
+        (since, "warn"),
+        (more, "dim"),
+        (keys, "key"),
+    )
 
 
 def footer_segments(actions: list[Action], width: int, gates: int) -> Segments:

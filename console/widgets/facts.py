@@ -1,8 +1,6 @@
-"""An agent, and a run, written out as lines of text: for the detail pane, the detail screen and the run screen."""
+"""An agent written out as lines of text: for the detail pane and the detail screen; and a run as one row."""
 
 from __future__ import annotations
-
-import json
 
 from console.rows import AgentState
 from console.show import (
@@ -19,16 +17,19 @@ from console.show import (
     tokens,
 )
 from console.widgets.lines import cut, wrap
-from protocols.runs import ChildRun, Run, RunSummary, Step
+from protocols.runs import RunSummary
 from protocols.status import AgentStatus
 
-LABEL = 11
+LABEL = 13
 
 
 def field(label: str, text: str, width: int, style: str = "") -> list[Segments]:
     """`label  text`, the text wrapped under itself."""
     lines = wrap(text, width - LABEL, style)
-    return [((cut(" " + label if place == 0 else "", LABEL), "dim"), *line) for place, line in enumerate(lines or [()])]
+    return [
+        ((cut(" " + label if place == 0 else "", LABEL - 1) + " ", "dim"), *line)
+        for place, line in enumerate(lines or [()])
+    ]
 
 
 def heading(text: str, width: int) -> list[Segments]:
@@ -163,80 +164,4 @@ def _more(status: AgentStatus, width: int) -> list[Segments]:
     lines += field("sessions", str(status.sessions), width)
     lines += field("ledger", size(status.ledger_bytes), width)
     lines += field("version", f"{status.version}, instance {status.instance}", width)
-    return lines
-
-
-def run_lines(run: Run, streaming: str, now: float, width: int) -> list[Segments]:
-    """A run in full: the answer first, then how it came to be."""
-    lines: list[Segments] = [
-        (
-            (f" {RUN_GLYPHS[run.state]} {run.state.value}", RUN_STYLES[run.state]),
-            (f"  {run.agent}  {run.run_id}", "dim"),
-        )
-    ]
-    lines += heading("TASK", width) + wrap(run.message or run.task, width - 2, "", " ")
-    if run.reason:
-        lines += heading("REASON", width) + wrap(run.reason, width - 2, "warn", " ")
-    if run.error:
-        lines += heading("ERROR", width) + wrap(f"{run.error.code}: {run.error.message}", width - 2, "bad", " ")
-    answer = run.text or streaming
-    lines += heading("ANSWER" + ("" if run.state.ended else " (so far)"), width)
-    lines += wrap(answer, width - 2, "", " ") if answer else [((" none" + ("" if run.state.ended else " yet"), "dim"),)]
-    lines += heading("FACTS", width) + _run_facts(run, now, width)
-    if run.children:
-        lines += heading(f"DELEGATED ({len(run.children)})", width)
-        for child in run.children:
-            lines += _child(child, width)
-    lines += heading(f"STEPS ({len(run.steps)})", width)
-    for step in run.steps:
-        lines += _step(step, width)
-    return lines
-
-
-def _run_facts(run: Run, now: float, width: int) -> list[Segments]:
-    lines = field("from", f"{run.caller} ({run.source.value}, {run.name})", width)
-    times = f"{clock(run.created_at)}, {age(now - run.created_at)}"
-    if run.started_at and run.finished_at:
-        times += f"; ran {run.finished_at - run.started_at:.1f}s"
-    lines += field("accepted", times, width)
-    usage = run.usage
-    lines += field(
-        "usage",
-        f"{tokens(usage.input_tokens)} tokens in, {tokens(usage.output_tokens)} out, {money(run.cost_usd)}",
-        width,
-    )
-    lines += field("model", run.model or "none yet", width)
-    if run.delivery:
-        detail = f": {run.delivery.detail}" if run.delivery.detail else ""
-        target = f" to {run.delivery.target}" if run.delivery.target else ""
-        style = {"dead": "bad", "unknown": "warn"}.get(run.delivery.status, "")
-        lines += field("delivery", run.delivery.status + target + detail, width, style)
-    words = {True: "yes", False: "no", None: "not known"}
-    if run.facts:
-        lines += field("facts", ", ".join(f"{name}: {words[value]}" for name, value in run.facts.items()), width)
-    lines += field("session", run.session_key, width)
-    if run.attempts > 1:
-        lines += field("attempts", f"{run.attempts} (it went on after a restart)", width)
-    if run.parent_run_id:
-        lines += field("part of", run.parent_run_id, width)
-    return lines
-
-
-def _child(child: ChildRun, width: int) -> list[Segments]:
-    lines = field(child.agent, f"{child.state}: {child.task} ({child.run_id})", width)
-    if child.error or child.text:
-        lines += field("", child.error or child.text, width, "bad" if child.error else "")
-    return lines
-
-
-def _step(step: Step, width: int) -> list[Segments]:
-    took = f" {step.finished_at - step.started_at:.1f}s" if step.finished_at else ""
-    style = {"failed": "bad", "interrupted": "warn"}.get(step.state, "")
-    lines: list[Segments] = [
-        ((f" {step.index} {step.kind} ", "dim"), (step.name, "bold"), (f" {step.state}{took}", style))
-    ]
-    if step.input is not None:
-        lines += wrap(json.dumps(step.input, ensure_ascii=False), width - 6, "dim", "     ")[:8]
-    if step.output:
-        lines += wrap(step.output, width - 6, "", "     ")[:40]
     return lines

@@ -16,11 +16,14 @@ from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from console.show import Segments
+from protocols.text import printable_row
 
 if TYPE_CHECKING:
+    from rich.style import Style
     from textual import events
 
     from console.app import ConsoleApp
+    from console.widgets.palette import Palette
 
 
 class LinePane(ScrollView, can_focus=True):
@@ -92,10 +95,8 @@ class LinePane(ScrollView, can_focus=True):
             base = base + palette.cursor if self.has_focus else base
         return self._strip(self.body(index), width, base)
 
-    def _strip(self, segments: Segments, width: int, base: object) -> Strip:
-        palette = self.app.palette
-        strip = Strip([Segment(text, base + palette[style]) for text, style in segments])  # type: ignore[operator]
-        return strip.adjust_cell_length(width, base).simplify()  # type: ignore[arg-type]
+    def _strip(self, segments: Segments, width: int, base: Style) -> Strip:
+        return draw(segments, width, base, self.app.palette)
 
     # moving, by the keys of the scope `lists`
 
@@ -241,6 +242,8 @@ class Page(LinePane):
         super().__init__(id=id, classes=classes)
         self._make = make or (lambda width: [])
         self._lines: list[Segments] = []
+        self.follow = False
+        """Stay at the end when lines are added there."""
 
     @property
     def body_count(self) -> int:
@@ -260,6 +263,7 @@ class Page(LinePane):
         if width <= 0:
             return
         lines = self._make(width)
+        at_end = round(self.scroll_y) >= self.max_scroll_y
         old, self._lines = self._lines, lines
         changed = [i for i, line in enumerate(lines) if i >= len(old) or line != old[i]]
         changed += range(len(lines), len(old))
@@ -267,9 +271,21 @@ class Page(LinePane):
             self.resized()
         if changed:
             self.repaint(changed)
+        if self.follow and at_end and len(lines) > len(old):
+            self.move_to_end(True)
 
     def on_resize(self) -> None:
         self.update()
+
+
+def draw(segments: Segments, width: int, base: Style, palette: Palette) -> Strip:
+    """One row of a pane or bar as Textual paints it.
+
+    Whatever came from elsewhere than a gateway (a file's name, the supervisor's words, what was typed here) is made
+    safe for the terminal at this last place.
+    """
+    strip = Strip([Segment(printable_row(text), base + palette[style]) for text, style in segments])
+    return strip.adjust_cell_length(width, base).simplify()
 
 
 def cut(text: str, width: int, mark: str = "…") -> str:

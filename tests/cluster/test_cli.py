@@ -20,6 +20,7 @@ Make = Callable[..., ClusterHome]
 ASKING = (
     ["status"],
     ["runs"],
+    ["approvals"],
     ["token", "operator"],
     ["model", "webster"],
     ["heartbeat", "webster"],

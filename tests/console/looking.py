@@ -18,7 +18,8 @@ def bar(app: ConsoleApp, name: str) -> str:
 
 
 def page(app: ConsoleApp) -> str:
-    return "\n".join(app.screen.query_one(Page).text_lines())
+    """The text page of the screen in front; nothing while that is still being made."""
+    return "\n".join(line for pane in app.screen.query(Page) for line in pane.text_lines())
 
 
 def key(name: str) -> Key:

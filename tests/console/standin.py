@@ -169,9 +169,13 @@ class StandIn:
         self.status = msgspec.structs.replace(self.status, now=time.time(), **fields)
         self.emit(StatusEvent(at=time.time(), agent=self.agent, status=self.status))
 
-    def ask(self, question: str, detail: str = "") -> Approval:
+    def ask(self, question: str, detail: str = "", **fields: Any) -> Approval:
         approval = Approval(
-            id=f"ask-{len(self.approvals)}", agent=self.agent, question=question, detail=detail, created_at=time.time()
+            id=f"ask-{self.agent}-{len(self.approvals)}",
+            agent=self.agent,
+            question=question,
+            detail=detail,
+            **{"created_at": time.time(), **fields},
         )
         self.approvals.append(approval)
         self.emit(ApprovalEvent(at=time.time(), agent=self.agent, approval=approval))
@@ -268,19 +272,31 @@ class StandIn:
     async def _logs(self, _: web.Request) -> web.Response:
         return _json(LogList(lines=self.log_lines[-200:]))
 
-    async def _list_approvals(self, _: web.Request) -> web.Response:
-        return _json(ApprovalList(approvals=self.approvals))
+    async def _list_approvals(self, request: web.Request) -> web.Response:
+        every = "all" in request.query
+        return _json(ApprovalList(approvals=[a for a in self.approvals if every or a.state == "pending"]))
 
     async def _answer(self, request: web.Request) -> web.Response:
         answer = msgspec.json.decode(await request.read(), type=ApprovalAnswer)
-        place = next(i for i, a in enumerate(self.approvals) if a.id == request.match_info["id"])
-        asked = self.approvals[place]
-        if answer.revision != asked.revision:
-            return _refuse(409, "stale", f"revision {answer.revision} is not current")
-        state = "approved" if answer.decision == "approve" else "rejected"
-        self.approvals[place] = msgspec.structs.replace(asked, state=state, reason=answer.reason)
-        self.emit(ApprovalEvent(at=time.time(), agent=self.agent, approval=self.approvals[place]))
-        return _json(Acted(ok=True, outcome=state))
+        asked = next(a for a in self.approvals if a.id == request.match_info["id"])
+        if asked.state != "pending" or answer.revision != asked.revision:
+            return _refuse(409, "stale_revision", f"revision {answer.revision} is not current")
+        return _json(self.decide(asked, answer.decision == "approve", "operator", answer.reason))
+
+    def decide(self, asked: Approval, approve: bool, by: str, reason: str = "", tell: bool = True) -> Approval:
+        """Somebody answers; with `tell` false no console hears of it."""
+        answered = msgspec.structs.replace(
+            asked,
+            state="approved" if approve else "rejected",
+            revision=asked.revision + 1,
+            answered_at=time.time(),
+            answered_by=by,
+            reason=reason,
+        )
+        self.approvals[self.approvals.index(asked)] = answered
+        if tell:
+            self.emit(ApprovalEvent(at=time.time(), agent=self.agent, approval=answered))
+        return answered
 
     async def _hook(self, request: web.Request) -> web.Response:
         hook = msgspec.json.decode(await request.read(), type=AgentHook)

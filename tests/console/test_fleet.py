@@ -5,16 +5,15 @@ from __future__ import annotations
 import time
 from types import SimpleNamespace
 
-import msgspec
 import pytest
 from textual.widgets import Input, TextArea
 
 from console.dialogs.confirm import ConfirmDialog, TypedConfirmDialog
 from console.dialogs.delegate import DelegateDialog
-from console.dialogs.line import LineDialog
 from console.dialogs.pick import PickDialog, PickList
-from console.rows import WriteState
-from console.screens.runs import RunList, RunScreen
+from console.rows import Link, WriteState
+from console.screens.run import RunScreen
+from console.screens.runs import RunList
 from console.widgets.bars import Bar
 from protocols.runs import RunState
 from tests.console.conftest import Fleet, settle, until
@@ -243,6 +242,29 @@ class TestProcesses:
             await until(lambda: app.store.agents["webster"].live)
             assert fleet["webster"].resumed_from[-1] is not None
 
+    async def test_an_agent_stopped_on_purpose_is_no_trouble_and_one_that_died_is(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            fleet.supervisor.children = [
+                SimpleNamespace(agent="webster", state="stopped", detail=""),
+                SimpleNamespace(agent="manager", state="backoff", detail="ended by SIGKILL"),
+            ]
+            for name in ("webster", "manager"):
+                await fleet[name].stop()
+            await until(lambda: all(app.store.agents[n].link is Link.DOWN for n in ("webster", "manager")))
+            await app.supervision.poll()
+            await settle(app, pilot)
+            said = [f"{line.level} {line.agent} {line.text}" for line in app.store.log.lines]
+            assert "info webster stopped" in said
+            assert not any("webster connection lost" in text or "webster down" in text for text in said)
+            assert any(text.startswith("error manager down: ") for text in said)
+
+    async def test_the_last_error_stands_apart_from_its_label(self, fleet: Fleet) -> None:
+        fleet["manager"].set(last_error="the model did not answer", dead_letters=2)
+        async with fleet.console() as (app, _):
+            text = "\n".join(app.fleet.detail.text_lines())
+            assert " last error  the model did" in text
+            assert " undelivered 2 dead letters" in text
+
 
 class TestSteering:
     async def test_a_model_is_chosen_by_typing_and_undone(self, fleet: Fleet) -> None:
@@ -284,31 +306,3 @@ class TestSteering:
             await until(lambda: isinstance(app.screen, PickDialog) and app.screen.focused)
             await pilot.press(*"beat", "enter")
             await until(lambda: (fleet["manager"].status.heartbeat.last_at or 0) > time.time() - 60)
-
-    async def test_a_question_is_answered_and_a_rejection_needs_a_reason(self, fleet: Fleet) -> None:
-        fleet["manager"].ask("release the mesh?")
-        fleet["webster"].ask("fetch the page?")
-        async with fleet.console() as (app, pilot):
-            await until(lambda: len(app.store.pending_approvals()) == 2)
-            await settle(app, pilot)
-            assert "gates 2" in bar(app, "status")
-            await pilot.press("g")
-            await until(lambda: app.front is not app.fleet and app.front.has_approval)
-            await pilot.press("a")
-            await until(lambda: fleet["manager"].approvals[0].state == "approved")
-            await until(lambda: len(app.store.pending_approvals()) == 1 and app.front.has_approval)
-            await settle(app, pilot)
-            await pilot.press("n")
-            await until(lambda: isinstance(app.screen, LineDialog) and app.screen.focused)
-            await pilot.press(*"no", "enter")
-            await until(lambda: fleet["webster"].approvals[0].state == "rejected")
-            assert fleet["webster"].approvals[0].reason == "no"
-
-    async def test_an_answer_to_an_older_question_is_refused_and_read_again(self, fleet: Fleet) -> None:
-        asked = fleet["manager"].ask("release the mesh?")
-        async with fleet.console() as (app, _):
-            await until(lambda: app.store.pending_approvals())
-            fleet["manager"].approvals[0] = msgspec.structs.replace(asked, revision=3)
-            write = await app.operations.answer(asked, True, "")
-            assert write.state is WriteState.REFUSED
-            assert app.store.pending_approvals()[0].revision == 3

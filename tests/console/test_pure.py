@@ -280,7 +280,8 @@ class TestRegistry:
         from console.screens.approvals import ApprovalsScreen
         from console.screens.fleet import FleetScreen
         from console.screens.logs import LogsScreen
-        from console.screens.runs import RunScreen, RunsScreen
+        from console.screens.run import RunScreen
+        from console.screens.runs import RunsScreen
 
         screens: dict[Scope, list[type]] = {
             Scope.ANYWHERE: [ConsoleApp, FleetScreen],
@@ -288,6 +289,7 @@ class TestRegistry:
             Scope.FLEET: [FleetScreen],
             Scope.LOGS: [FleetScreen, LogsScreen],
             Scope.RUNS: [RunsScreen],
+            Scope.RUN: [RunScreen],
             Scope.APPROVALS: [ApprovalsScreen],
         }
         for action in ACTIONS:
@@ -304,7 +306,7 @@ class TestRegistry:
         "scopes",
         [
             (Scope.FLEET, Scope.LOGS, Scope.LISTS, Scope.ANYWHERE),
-            (Scope.RUNS, Scope.LISTS, Scope.ANYWHERE),
+            (Scope.RUNS, Scope.RUN, Scope.LISTS, Scope.ANYWHERE),
             (Scope.APPROVALS, Scope.LISTS, Scope.ANYWHERE),
         ],
         ids=lambda scopes: scopes[0].value,
