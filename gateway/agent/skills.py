@@ -84,7 +84,7 @@ class Skills:
         skills, broken = self._scan()
         found = [
             SkillStatus(
-                name=s.name, source=s.source, available=not s.missing, reason=s.missing, description=s.description
+                name=s.name, source=s.source, available=not s.missing, reason=s.missing, description=s.description[:200]
             )
             for s in skills
         ]
