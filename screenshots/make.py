@@ -21,6 +21,7 @@ sys.path.insert(0, str(HERE.parent))
 from textual.pilot import Pilot  # noqa: E402
 
 from console.app import ConsoleApp  # noqa: E402
+from console.screens.approvals import ApprovalsScreen  # noqa: E402
 from console.screens.run import RunScreen  # noqa: E402
 from console.screens.runs import RunList  # noqa: E402
 from runtime.config import load_cluster  # noqa: E402
@@ -28,6 +29,8 @@ from runtime.home import Home  # noqa: E402
 from runtime.secrets import Secrets  # noqa: E402
 from tests.ports import Lease  # noqa: E402
 
+ASKING, ASKS = "secretary", "remember the review of the mirror study is on Friday at ten"
+"""Who must ask before it writes into its memory, and what it is given."""
 WORK = {
     "webster": "Find the CTE of Zerodur Class 0 between 20 and 40 C",
     "auditor": "Which checks belong in a mesh convergence study?",
@@ -70,15 +73,21 @@ async def drive(home: Home) -> None:
         for place, (agent, task) in enumerate(WORK.items()):
             await app.operations.delegate(agent, task, f"picture-{place}", True)
         await until(lambda: all(w.state.value == "done" for w in app.store.writes.values()), "the work")
+        await app.operations.delegate(ASKING, ASKS, "picture-asking", True)
+        await until(app.store.pending_approvals, "the question")
         app.fleet.table.go_to("webster")
         await take(app, pilot, "fleet")
+        await pilot.press("g")
+        await until(lambda: isinstance(app.screen, ApprovalsScreen) and app.screen.has_approval, "the question's page")
+        await take(app, pilot, "approvals")
+        await pilot.press("escape")
         await pilot.press("m")
         await pilot.pause(0.5)
         await take(app, pilot, "model")
         await pilot.press("escape", "t")
         await until(lambda: app.screen.query(RunList) and app.screen.query_one(RunList).keys, "the list of runs")
         await take(app, pilot, "runs")
-        mine = next(w.run_id for w in app.store.writes.values() if w.agent == "webster")
+        mine = next(w.run_id for w in app.store.writes.values() if w.agent == "tech-lead")
         app.screen.query_one(RunList).go_to(mine or "")
         await pilot.press("enter")
         await until(lambda: isinstance(app.screen, RunScreen) and app.screen._run, "the run in full")
@@ -101,6 +110,8 @@ def main() -> None:
         ports = iter(lease.ports)
         toml = root / "cluster.toml"
         toml.write_text(re.sub(r"(?m)^port = \d+", lambda _: f"port = {next(ports)}", toml.read_text()))
+        instance = Home(root).instance(ASKING) / "instance.toml"
+        instance.write_text(instance.read_text().replace("deny = []", 'ask = ["memory_write"]\ndeny = []'))
         try:
             atomizer(root, "up", "--no-console")
             asyncio.run(drive(Home(root)))

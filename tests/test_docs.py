@@ -131,6 +131,8 @@ def parse(arguments: list[str]) -> None:
         if not isinstance(command, click.Group):
             return
         rest = [*context._protected_args, *context.args]
+        if not rest and command.invoke_without_command:
+            return
         name, found, arguments = command.resolve_command(context, rest)
         assert found is not None, f"no command {name!r}"
         command, parent = found, context
