@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SUPPORTED = ("anthropic", "google", "openai", "offline")
 OFFLINE = "offline"
+NOT_SIGNED_IN = "not_signed_in"
+"""Code of the problem that a person mends by signing in."""
 LOCAL_KEY = "local"
 """What a server of one's own gets that wants no key."""
 _ELSEWHERE = {"gemini": "google", "claude": "anthropic", "gpt": "openai", "codex": "openai"}
@@ -122,7 +124,7 @@ class Credentials:
             return Problem(409, "bad_config", str(error))
         if account is not None:
             problem = account.problem()
-            return Problem(409, "not_signed_in", problem) if problem is not None else None
+            return Problem(409, NOT_SIGNED_IN, problem) if problem is not None else None
         other = f", or `atomizer login {provider}`" if provider == "openai" else ""
         return Problem(409, "no_key", f"no key: run `atomizer secrets set {provider}`{other}")
 

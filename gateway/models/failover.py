@@ -83,6 +83,8 @@ class Candidate(msgspec.Struct, frozen=True):
 
     model: str
     problem: str | None = None
+    kind: ErrorKind = ErrorKind.CONFIG
+    """What kind of failure the problem is."""
 
 
 class Failover:
@@ -150,7 +152,7 @@ class Failover:
         ready, doubtful = [], []
         for candidate in chain:
             if candidate.problem is not None:
-                failures.append(ProviderError(ErrorKind.CONFIG, candidate.problem, model=candidate.model))
+                failures.append(ProviderError(candidate.kind, candidate.problem, model=candidate.model))
                 continue
             mark = self._marks.get(candidate.model, now)
             if mark is None:

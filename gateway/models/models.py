@@ -14,13 +14,13 @@ import msgspec
 from gateway.models.anthropic import AnthropicProvider
 from gateway.models.bounds import Bound, upper_bound
 from gateway.models.catalogue import Catalogue, Standing
-from gateway.models.credentials import OFFLINE, Credentials
+from gateway.models.credentials import NOT_SIGNED_IN, OFFLINE, Credentials
 from gateway.models.failover import Candidate, Failover, Marks
 from gateway.models.gemini import GeminiProvider
 from gateway.models.offline import MODELS as OFFLINE_MODELS
 from gateway.models.openai import OpenAIProvider
 from gateway.models.prices import Prices
-from gateway.models.provider import Answer, Provider, Request, Reset, TextDelta
+from gateway.models.provider import Answer, ErrorKind, Provider, Request, Reset, TextDelta
 from protocols.control import ModelChanged
 from protocols.errors import ProtocolError
 from protocols.status import ModelChoice, ModelStatus
@@ -226,7 +226,8 @@ class Models:
     def _candidate(self, model: str) -> Candidate:
         problem = self._credentials.problem(model)
         if problem is not None:
-            return Candidate(model, problem.message)
+            kind = ErrorKind.AUTH if problem.code == NOT_SIGNED_IN else ErrorKind.CONFIG
+            return Candidate(model, problem.message, kind)
         provider = split_model(model)[0]
         opened = self._opened.get(provider)
         if opened is not None and opened[0] != self._settings(provider):
