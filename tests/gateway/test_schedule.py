@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
+import sqlite3
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -18,9 +20,11 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import NewRun
 from protocols.runs import RunSource, RunState
-from protocols.schedules import NewSchedule, Schedule
+from protocols.schedules import NewSchedule, Schedule, ScheduleList
 from tests.conftest import ClusterHome
+from tests.e2e.models import ModelProcess, use_models
 from tests.gateway.process import GatewayProcess, running
+from tests.standins.models.script import Call, Match, Reply
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOW = dt.datetime(2026, 11, 25, 12, 0, tzinfo=dt.UTC).timestamp()
@@ -253,3 +257,45 @@ def test_what_was_due_while_it_was_down_runs_once_after_the_start(make_home: Cal
         run_id = wait_for_run(gateway, f"cron:{made['id']}")
         assert gateway.result(run_id).state is RunState.SUCCEEDED
         assert gateway.sql("SELECT count(*) FROM runs") == [(1,)]
+
+
+def test_a_schedule_that_can_no_longer_be_kept_is_seen_in_ready(make_home: Callable[..., ClusterHome]) -> None:
+    with running(make_home("webster"), "webster") as (gateway,):
+        at = dt.datetime.fromtimestamp(time.time() + 1.0, dt.UTC).isoformat()
+        assert gateway.post("/schedules", {"message": "x", "at": at})[0] == 201
+        with contextlib.closing(sqlite3.connect(gateway.home.home.state_db("webster"))) as db, db:
+            db.execute("ALTER TABLE schedules RENAME TO gone")
+        until = time.monotonic() + 20
+        while gateway.raw("GET", "/ready")[0] != 503:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert "the schedule has stopped" in gateway.raw("GET", "/ready")[2]["failing"]
+        assert gateway.raw("GET", "/health")[0] == 200
+
+
+def test_an_agent_gives_itself_work_at_a_time(make_home: Callable[..., ClusterHome], tmp_path: Path) -> None:
+    at = dt.datetime.fromtimestamp(time.time() + 3600.0, dt.UTC).isoformat()
+    add = Call("schedule", {"action": "add", "message": "tidy up", "at": at, "name": "later"})
+    forever = Call("schedule", {"action": "add", "message": "again", "every": "1h"})
+    server = ModelProcess(
+        tmp_path,
+        Reply(calls=[add], match=Match(text="BEGIN", tool_result=False)),
+        Reply(text="kept", match=Match(text="BEGIN", tool_result=True)),
+        Reply(calls=[forever], match=Match(text="LATER", tool_result=False)),
+        Reply(text="done later", match=Match(text="LATER", tool_result=True)),
+    )
+    try:
+        home = make_home("manager")
+        use_models(home, server)
+        with running(home, "manager") as (gateway,):
+            run = gateway.result(gateway.delegate("BEGIN"))
+            (schedule,) = gateway.ask.get("/schedules", ScheduleList).schedules
+            assert schedule.id in str(run.steps[1].output)
+            assert (schedule.created_by, schedule.message) == ("manager", "tidy up")
+            soon = dt.datetime.fromtimestamp(time.time() + 0.5, dt.UTC).isoformat()
+            _, _, made = gateway.post("/schedules", {"message": "LATER", "at": soon})
+            later = gateway.result(wait_for_run(gateway, made["sessionKey"]))
+            assert (later.text, later.source) == ("done later", RunSource.SCHEDULE)
+            assert "may add only `at`" in str(later.steps[1].output)
+    finally:
+        server.close()

@@ -200,3 +200,46 @@ def test_killed_while_it_waits_the_parent_gets_the_same_child(make_home: MakeHom
         run = gateway.result(run_id)
         assert (run.state, run.text, len(run.children)) == (RunState.SUCCEEDED, "whole", 1)
         assert gateway.sql("SELECT count(*) FROM runs") == [(2,)]
+
+
+def test_what_was_spawned_is_cancelled_with_its_parent(make_home: MakeHome, serve: Serve) -> None:
+    server = serve(
+        calls("BEGIN", Call("sessions_spawn", {"task": "endless", "wait": True})),
+        says("a very long answer " * 20, "endless", pause=0.5),
+    )
+    with running(manager(make_home, server), "manager") as (gateway,):
+        run_id = gateway.delegate("BEGIN")
+        until = time.monotonic() + 20
+        while not (rows := gateway.sql("SELECT id FROM runs WHERE parent_run_id = ? AND state = 'running'", run_id)):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert gateway.post(f"/hooks/runs/{run_id}/cancel", {})[0] == 200
+        assert gateway.result(run_id).state is RunState.CANCELLED
+        assert gateway.result(rows[0][0]).state is RunState.CANCELLED
+
+
+def test_a_message_that_goes_back_and_forth_stops_after_five(make_home: MakeHome, serve: Serve) -> None:
+    def throw(to: str, when: str, n: int) -> Reply:
+        call = Call("sessions_send", {"session": to, "message": "BALL", "wait": False}, id=f"{to}{n}")
+        return Reply(calls=[call], match=Match(text=when, tool_result=False))
+
+    server = serve(
+        says("ready", "open", times=0),
+        *[throw("a", "From session a", n) for n in range(3)],
+        *[throw("b", "From session b", n) for n in range(3)],
+        throw("b", "THROW", 9),
+        says("thrown", "BALL", after_tool=True, times=0),
+        says("thrown", "THROW", after_tool=True, times=0),
+        says("enough", "Results that you have not read", times=0),
+    )
+    with running(manager(make_home, server), "manager") as (gateway,):
+        for key in ("a", "b"):
+            gateway.result(gateway.delegate("open", session_key=key))
+        gateway.result(gateway.delegate("THROW", session_key="a"))
+        until = time.monotonic() + 60
+        refused = "SELECT output FROM steps WHERE name = 'sessions_send' AND state = 'failed'"
+        while not gateway.sql(refused):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        assert "5 is the limit" in gateway.sql(refused)[0][0]
+        assert gateway.sql("SELECT max(depth), count(*) FROM runs WHERE depth > 0") == [(5, 5)]
