@@ -37,7 +37,7 @@ class ProviderTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """For a NAME of your own: what the server speaks. Its models are `NAME/model`."""
     base_url: str | None = None
     """Another server that speaks the provider's API, for example a local one: `http://127.0.0.1:11434`. For openai and
-    its kind with its version: `http://127.0.0.1:11434/v1`."""
+    its kind it ends with the API's version, `/v1`."""
     api: Literal["chat", "responses"] | None = None
     """For openai and its kind: `/chat/completions` or `/responses`. Default: `responses` at OpenAI itself, whose models
     refuse to think and call tools over the other, `chat` at a `base_url`."""
