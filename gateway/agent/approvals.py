@@ -20,7 +20,7 @@ log = logging.getLogger("approvals")
 _IDLE_SECONDS = 3600.0
 _SUBJECT_LINE = 300
 _SUBJECT_WHOLE = 16_000
-"""Characters of what a call is about: in the question's one line, and below it where that shows too little."""
+"""Characters of what a call would do: in the question's one line, and below it where that shows too little."""
 
 
 class Approvals:
@@ -48,15 +48,18 @@ class Approvals:
         """Those that wait for an answer, oldest first; with `every`, also those of the past, newest last."""
         return self._reader.approvals(every=every)
 
-    async def ask(self, run: ClaimedRun, key: str, tool: str, subject: str, rule: str) -> Approval:
-        """Put a question, or find the one this call has put before."""
+    async def ask(self, run: ClaimedRun, key: str, tool: str, subject: str, rule: str, arguments: str = "") -> Approval:
+        """Put a question, or find the one this call has put before.
+
+        `subject` is what it is about, in the question's line; `arguments` all that would be done, for below it.
+        """
         question = Approval(
             id=f"ap-{secrets.token_hex(5)}",
             agent="",
             run_id=run.run_id,
             tool=tool,
             question=f"{tool}: {one_line(subject, _SUBJECT_LINE) or '(no detail)'}",
-            detail=_detail(run, subject, rule),
+            detail=_detail(run, subject, arguments or subject, rule),
             expires_at=self._clock() + self._expires_after(),
         )
         asked = await self._store.ask(question, key)
@@ -111,10 +114,11 @@ class Approvals:
             event.set()
 
 
-def _detail(run: ClaimedRun, subject: str, rule: str) -> str:
-    """What to know before answering: for which task, and the whole of what the question could not show."""
+def _detail(run: ClaimedRun, subject: str, whole: str, rule: str) -> str:
+    """What to know before answering: for which task, and the whole of what the question's line does not show."""
     about = f"for: {one_line(run.message, 200)} (from {run.caller}; {rule})"
-    if one_line(subject, _SUBJECT_LINE) == subject:
+    line = one_line(subject, _SUBJECT_LINE)
+    if line == subject and whole.partition(": ")[2] in (line, line.partition(": ")[2]):
         return about
-    rest = len(subject) - _SUBJECT_WHOLE
-    return f"{about}\n\n{subject[:_SUBJECT_WHOLE]}" + (f"\n[cut: {rest} more characters]" if rest > 0 else "")
+    rest = len(whole) - _SUBJECT_WHOLE
+    return f"{about}\n\n{whole[:_SUBJECT_WHOLE]}" + (f"\n[cut: {rest} more characters]" if rest > 0 else "")

@@ -140,14 +140,15 @@ class Caller:
         tool = self._tools.get(call.name)
         if tool is None:
             return None
-        subject = self._redact(tool.subject(call.arguments))
+        shown = self._redact(_readable(call.arguments))
+        subject = self._redact(tool.subject(call.arguments)) or shown
         verdict = self._permissions.decide(call.name, tool.subject(call.arguments))
         if verdict.decision is Decision.ALLOW:
             return None
         if verdict.decision is Decision.DENY:
             return f"not permitted ({verdict.rule}); do it another way or say that you cannot"
         asked = await self._approvals.ask(
-            self._run, f"{self._run.run_id}/{key}", call.name, subject or json.dumps(call.arguments), verdict.rule
+            self._run, f"{self._run.run_id}/{key}", call.name, subject, verdict.rule, shown
         )
         if asked.state == "pending":
             async with self._park(f"approval {asked.id}: {asked.question}"):
@@ -165,6 +166,15 @@ class Caller:
         if count >= REPEATS_TOLD:
             return f"you have made this call {count} times with the same result; do something else or finish"
         return None
+
+
+def _readable(arguments: dict[str, object]) -> str:
+    """A call's arguments as a person reads them: a line each, texts as they are."""
+    lines = []
+    for name, value in arguments.items():
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        lines.append(f"{name}:\n{text}" if "\n" in text else f"{name}: {text}")
+    return "\n".join(lines)
 
 
 def _signature(call: ToolCall) -> str:

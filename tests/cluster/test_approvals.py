@@ -85,3 +85,13 @@ def test_run_show_tells_steps_with_their_times_arguments_and_results(asking: Gat
     full = asking.home.cli("run", "show", run_id, "--full")
     assert f"text: {text.strip()}" in full
     assert "--full" not in full
+
+
+def test_a_question_shows_the_whole_of_what_would_be_done(asking: GatewayProcess) -> None:
+    text = "Die Prüfung " + "dauert lange " * 40 + "und endet hier"
+    _, question = asked(asking, text)
+    (found,) = [a for a in asking.home.json("approvals", "webster")["approvals"] if a["id"] == question]
+    assert found["question"].startswith("memory_write: text: Die Prüfung dauert")
+    assert len(found["question"]) < 350
+    assert f"text: {text}" in found["detail"]
+    assert "from operator; ask memory_write" in found["detail"]
