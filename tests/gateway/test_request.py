@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from protocols.runs import RunState
@@ -66,6 +67,24 @@ def test_what_stands_in_a_request_cannot_pose_as_the_rest_of_the_message(make_ho
         assert run.message.count("\nrequest: ") == 1
         assert [child.agent for child in run.children] == ["secretary"]
         assert "evil" not in webster.notes()
+
+
+def test_asked_while_the_decider_is_down_and_killed_meanwhile_it_is_one_request(make_home: MakeHome) -> None:
+    home = make_home("manager", "webster", "secretary")
+    with running(home, "webster", "secretary") as (webster, secretary):
+        run_id = webster.delegate("request delegation to secretary: remember it once")
+        started = "SELECT count(*) FROM steps WHERE name = 'request_delegation' AND state = 'started'"
+        until = time.monotonic() + 20
+        while webster.sql(started) != [(1,)]:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        webster.kill()
+        webster.start()
+        with running(home, "manager") as (manager,):
+            run = webster.result(run_id, seconds=60)
+            assert (run.state, run.attempts) == (RunState.SUCCEEDED, 2)
+            assert manager.sql("SELECT count(*) FROM runs") == [(1,)]
+        assert secretary.notes().count("it once") == 1
 
 
 def test_no_authority_anywhere_is_said_to_the_model(make_home: MakeHome) -> None:
