@@ -115,7 +115,7 @@ class Work:
         """What people said in this session since; with `[limits] steer = "queue"` it waits for its own run."""
         if self._config().limits.steer == "queue" or not self._reader.has_queued_people(run.session_key):
             return []
-        said = await self._ledger.collect(run)
+        said = await self._ledger.steps.collect(run)
         for merged in self._reader.merged(run.run_id):
             self._on_change(merged.run_id)
         return said

@@ -81,7 +81,7 @@ class Caller:
             results[position] = await self._one(call, position, repeats)
         await self._together(calls, group, results, repeats)
         content: list[Block] = [results[position] for position in range(len(calls))]
-        await self._ledger.add_user_message(self._run, encode_blocks(content))
+        await self._ledger.steps.add_user_message(self._run, encode_blocks(content))
         return Message(role="user", content=content)
 
     async def _together(
@@ -104,7 +104,7 @@ class Caller:
         if stored is None:
             self.check_steps(self._max_steps)
             refusal = self._loop(call, repeats) or await self._permit(call, key)
-            index = await self._ledger.start_tool(self._run, key, call.name, msgspec.json.encode(call.arguments))
+            index = await self._ledger.steps.start_tool(self._run, key, call.name, msgspec.json.encode(call.arguments))
             self._steps += 1
         else:
             refusal, index = None, stored.index
@@ -112,7 +112,7 @@ class Caller:
             output, state = refusal, "failed"
         else:
             output, state = await self._carry_out(call, key, resumed=stored is not None)
-        await self._ledger.finish_tool(self._run, index, output, state=state, is_error=state != "done")
+        await self._ledger.steps.finish_tool(self._run, index, output, state=state, is_error=state != "done")
         return _result(call, output, state != "done")
 
     async def _carry_out(self, call: ToolCall, key: str, *, resumed: bool) -> tuple[str, str]:

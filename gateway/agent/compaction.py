@@ -105,7 +105,7 @@ class Compactor:
         if summary is None:
             log.warning("the history is kept: the summary came back empty, cut short or too long (%s)", answer.stop)
             return None
-        await self._ledger.save_compaction(
+        await self._ledger.steps.save_compaction(
             run,
             NewCompaction(
                 upto_seq=upto,
@@ -128,7 +128,7 @@ class Compactor:
             return
         messages = [*old, _say(_FLUSH)]
         answer = await self._ask(msgspec.structs.replace(request, tools=[tool.spec]), prompt.stable, messages, run)
-        await self._ledger.save_side_answer(run, answer.model, answer.usage, answer.cost_usd, answer.message.text)
+        await self._ledger.steps.save_side_answer(run, answer.model, answer.usage, answer.cost_usd, answer.message.text)
         for position, call in enumerate(answer.message.tool_calls):
             if call.name != tool.spec.name:
                 continue

@@ -122,7 +122,7 @@ class Turn:
         if not said and self._messages[-1].role == "assistant":
             reminder = await self._before_end()
             if reminder is not None:
-                await self._ledger.add_user_message(self._run, encode_blocks([Text(reminder)]))
+                await self._ledger.steps.add_user_message(self._run, encode_blocks([Text(reminder)]))
                 said = [reminder]
         for text in said:
             content: list[Block] = [Text(text)]
@@ -143,7 +143,7 @@ class Turn:
         message = answer.message
         if not message.content:
             raise LimitReached(f"{answer.model} answered nothing ({answer.stop})")
-        await self._ledger.save_answer(
+        await self._ledger.steps.save_answer(
             self._run,
             encode_blocks(message.content),
             text=message.text,

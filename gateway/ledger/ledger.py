@@ -20,10 +20,11 @@ from gateway.ledger.beats import BeatStore
 from gateway.ledger.children import ChildStore
 from gateway.ledger.effects import EffectStore, add_effect
 from gateway.ledger.letters import LetterStore
-from gateway.ledger.records import ClaimedRun, Ending, NewCompaction, NewRun, PromptUsed, RunOptions
-from gateway.ledger.rows import insert_run
+from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
+from gateway.ledger.rows import add_message, insert_run, open_session
 from gateway.ledger.schedules import ScheduleStore
-from protocols.runs import ChildRun, RunSource, RunState, Usage
+from gateway.ledger.steps import StepStore
+from protocols.runs import ChildRun, RunSource, RunState
 from runtime.sqlite_writer import SqliteWriter
 
 T = TypeVar("T")
@@ -42,6 +43,7 @@ class Ledger:
         self.path = path
         self.writer = SqliteWriter(path, schema.migrate)
         self._clock = clock
+        self.steps = StepStore(self.writer, clock)
         self.effects = EffectStore(self.writer, clock)
         self.beats = BeatStore(self.writer, clock)
         self.schedules = ScheduleStore(self.writer, clock)
@@ -103,9 +105,9 @@ class Ledger:
                     (now, run_id),
                 )
                 if attempts == 0:
-                    _open_session(db, key, now)
+                    open_session(db, key, now)
                     content = _json([{"type": "text", "text": message}]).decode()
-                    _add_message(db, key, run_id, "user", content, now)
+                    add_message(db, key, run_id, "user", content, now)
                 chosen.append(
                     ClaimedRun(
                         run_id=run_id,
@@ -124,150 +126,6 @@ class Ledger:
                     )
                 )
             return chosen
-
-        return await self.writer.submit(operation)
-
-    async def save_answer(
-        self,
-        run: ClaimedRun,
-        content: bytes,
-        *,
-        text: str,
-        model: str,
-        usage: Usage,
-        cost_usd: float | None,
-        started_at: float,
-        prompt: PromptUsed,
-    ) -> None:
-        """Write one model answer: its step, its message (`content` is the blocks as JSON) and what it used."""
-        now = self._clock()
-
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT INTO prompts(hash, text) VALUES (?, ?) ON CONFLICT(hash) DO NOTHING",
-                (prompt.hash, prompt.stable),
-            )
-            db.execute(
-                "INSERT INTO steps(run_id, idx, kind, state, name, output, started_at, finished_at, input_tokens,"
-                " output_tokens, cache_read_tokens, cache_write_tokens, cost_usd, prompt_hash, volatile)"
-                " VALUES (?, ?, 'model', 'done', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    run.run_id,
-                    _next_index(db, run.run_id),
-                    model,
-                    text,
-                    started_at,
-                    now,
-                    usage.input_tokens,
-                    usage.output_tokens,
-                    usage.cache_read_tokens,
-                    usage.cache_write_tokens,
-                    cost_usd,
-                    prompt.hash,
-                    prompt.volatile,
-                ),
-            )
-            _add_message(db, run.session_key, run.run_id, "assistant", content.decode(), now)
-            db.execute("UPDATE runs SET model = ? WHERE id = ?", (model, run.run_id))
-            _add_usage(db, run.run_id, usage, cost_usd)
-
-        await self.writer.submit(operation)
-
-    async def save_side_answer(
-        self, run: ClaimedRun, model: str, usage: Usage, cost_usd: float | None, text: str
-    ) -> None:
-        """Count a model answer that is not part of the conversation (compaction's), as a step of the run."""
-        now = self._clock()
-        await self.writer.submit(lambda db: _side_answer(db, run, model, usage, cost_usd, text, now))
-
-    async def save_compaction(self, run: ClaimedRun, new: NewCompaction) -> None:
-        """Let a summary stand for the session's messages up to `upto_seq`; the messages themselves stay."""
-        now = self._clock()
-
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute(
-                "INSERT INTO compactions(session_key, upto_seq, summary, checkpoint, tokens_before, tokens_after, at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    run.session_key,
-                    new.upto_seq,
-                    new.summary,
-                    new.checkpoint,
-                    new.tokens_before,
-                    new.tokens_after,
-                    now,
-                ),
-            )
-            _side_answer(db, run, new.model, new.usage, new.cost_usd, new.summary, now)
-
-        await self.writer.submit(operation)
-
-    async def start_tool(self, run: ClaimedRun, call_id: str, name: str, arguments: bytes) -> int:
-        """Write that a tool call begins, before it does; its step's index."""
-        now = self._clock()
-
-        def operation(db: sqlite3.Connection) -> int:
-            index = _next_index(db, run.run_id)
-            db.execute(
-                "INSERT INTO steps(run_id, idx, kind, state, name, call_id, input, started_at)"
-                " VALUES (?, ?, 'tool', 'started', ?, ?, ?, ?)",
-                (run.run_id, index, name, call_id, arguments.decode(), now),
-            )
-            db.execute("UPDATE runs SET stalled = 0 WHERE id = ?", (run.run_id,))
-            return index
-
-        return await self.writer.submit(operation)
-
-    async def finish_tool(
-        self,
-        run: ClaimedRun,
-        index: int,
-        output: str,
-        *,
-        state: str,
-        is_error: bool,
-    ) -> None:
-        """Write a tool call's result."""
-        now = self._clock()
-
-        def operation(db: sqlite3.Connection) -> None:
-            db.execute(
-                "UPDATE steps SET state = ?, output = ?, is_error = ?, finished_at = ? WHERE run_id = ? AND idx = ?",
-                (state, output, is_error, now, run.run_id, index),
-            )
-            db.execute("UPDATE runs SET stalled = 0 WHERE id = ?", (run.run_id,))
-
-        await self.writer.submit(operation)
-
-    async def add_user_message(self, run: ClaimedRun, content: bytes) -> None:
-        """Add a message of the user's side to the run's session: tool results, or a reminder. `content`: blocks."""
-        now = self._clock()
-        await self.writer.submit(
-            lambda db: _add_message(db, run.session_key, run.run_id, "user", content.decode(), now)
-        )
-
-    async def collect(self, run: ClaimedRun) -> list[str]:
-        """Take into `run` what people have queued in its session since: their messages, in order.
-
-        Those runs wait for `run` and end with it.
-        """
-        now = self._clock()
-
-        def operation(db: sqlite3.Connection) -> list[str]:
-            rows = db.execute(
-                "SELECT id, message FROM runs WHERE state = 'queued' AND held = 0 AND people = 1 AND session_key = ?"
-                " AND attempts = 0 ORDER BY seq",
-                (run.session_key,),
-            ).fetchall()
-            for run_id, message in rows:
-                db.execute(
-                    "UPDATE runs SET state = 'waiting', merged_into = ?, attempts = 1, started_at = ?, reason = ?"
-                    " WHERE id = ?",
-                    (run.run_id, now, f"taken into {run.run_id}", run_id),
-                )
-                content = _json([{"type": "text", "text": message}]).decode()
-                _add_message(db, run.session_key, run.run_id, "user", content, now)
-            return [message for _, message in rows]
 
         return await self.writer.submit(operation)
 
@@ -404,48 +262,6 @@ class Ledger:
         await self.writer.submit(lambda db: db.execute("UPDATE sessions SET key = key WHERE 0").rowcount)
 
 
-def _side_answer(
-    db: sqlite3.Connection, run: ClaimedRun, model: str, usage: Usage, cost_usd: float | None, text: str, now: float
-) -> None:
-    db.execute(
-        "INSERT INTO steps(run_id, idx, kind, state, name, output, started_at, finished_at, input_tokens,"
-        " output_tokens, cache_read_tokens, cache_write_tokens, cost_usd)"
-        " VALUES (?, ?, 'compaction', 'done', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            run.run_id,
-            _next_index(db, run.run_id),
-            model,
-            text,
-            now,
-            now,
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cache_read_tokens,
-            usage.cache_write_tokens,
-            cost_usd,
-        ),
-    )
-    _add_usage(db, run.run_id, usage, cost_usd)
-
-
-def _add_usage(db: sqlite3.Connection, run_id: str, usage: Usage, cost_usd: float | None) -> None:
-    """Add what a model call used to its run's totals."""
-    db.execute(
-        "UPDATE runs SET stalled = 0, input_tokens = input_tokens + ?, output_tokens = output_tokens + ?,"
-        " cache_read_tokens = cache_read_tokens + ?, cache_write_tokens = cache_write_tokens + ?,"
-        " cost_usd = coalesce(cost_usd, 0) + ?, cost_unknown = cost_unknown + ? WHERE id = ?",
-        (
-            usage.input_tokens,
-            usage.output_tokens,
-            usage.cache_read_tokens,
-            usage.cache_write_tokens,
-            cost_usd or 0.0,
-            cost_usd is None,
-            run_id,
-        ),
-    )
-
-
 def _finish(db: sqlite3.Connection, run_id: str, ending: Ending, now: float) -> bool:
     changed = db.execute(
         "UPDATE runs SET state = ?, text = ?, reason = ?, error = ?, finished_at = ?"
@@ -482,24 +298,3 @@ def _finish_merged(db: sqlite3.Connection, run_id: str, ending: Ending, now: flo
             " AND state = 'waiting'",
             (f"{run_id} {ending.state.value} without an answer", run_id),
         )
-
-
-def _open_session(db: sqlite3.Connection, key: str, now: float) -> None:
-    db.execute(
-        "INSERT INTO sessions(key, created_at, updated_at) VALUES (?, ?, ?)"
-        " ON CONFLICT(key) DO UPDATE SET updated_at = excluded.updated_at",
-        (key, now, now),
-    )
-
-
-def _add_message(db: sqlite3.Connection, key: str, run_id: str, role: str, content: str, now: float) -> None:
-    db.execute(
-        "INSERT INTO messages(session_key, run_id, role, content, at) VALUES (?, ?, ?, ?, ?)",
-        (key, run_id, role, content, now),
-    )
-    db.execute("UPDATE sessions SET updated_at = ? WHERE key = ?", (now, key))
-
-
-def _next_index(db: sqlite3.Connection, run_id: str) -> int:
-    (index,) = db.execute("SELECT coalesce(max(idx), -1) + 1 FROM steps WHERE run_id = ?", (run_id,)).fetchone()
-    return int(index)

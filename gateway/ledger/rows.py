@@ -1,4 +1,4 @@
-"""The row of a run, as it is accepted: from a hook and from a heartbeat alike."""
+"""Rows that more than one operation writes: a run as it is accepted, a session, a message."""
 
 from __future__ import annotations
 
@@ -50,3 +50,21 @@ def insert_run(db: sqlite3.Connection, new: NewRun, now: float) -> bool:
             (new.session_key, now, now, route),
         )
     return cursor.rowcount > 0
+
+
+def open_session(db: sqlite3.Connection, key: str, now: float) -> None:
+    """Make the session, or say that it is in use."""
+    db.execute(
+        "INSERT INTO sessions(key, created_at, updated_at) VALUES (?, ?, ?)"
+        " ON CONFLICT(key) DO UPDATE SET updated_at = excluded.updated_at",
+        (key, now, now),
+    )
+
+
+def add_message(db: sqlite3.Connection, key: str, run_id: str, role: str, content: str, now: float) -> None:
+    """Add a message at the session's end; `content` is its blocks as JSON."""
+    db.execute(
+        "INSERT INTO messages(session_key, run_id, role, content, at) VALUES (?, ?, ?, ?, ?)",
+        (key, run_id, role, content, now),
+    )
+    db.execute("UPDATE sessions SET updated_at = ? WHERE key = ?", (now, key))
