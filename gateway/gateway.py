@@ -215,7 +215,7 @@ class Gateway:
             run_timeout=parse_duration(file.limits.run_timeout),
         )
         self.router = Router(
-            session_route=self._reader.route,
+            session_route=self._reader.conversations.route,
             main_session=f"agent:{agent}:main",
             home=lambda: self.config.file.discord.home,
             connected=lambda: frozenset(),
@@ -515,7 +515,7 @@ class Gateway:
         return Sandbox(self.home, self.agent, self.config.workspace, self.config.file.shell)
 
     def _launcher(self) -> Launcher:
-        return Launcher(self.home, self.agent, self.config.workspace, self._sandbox(), self._secrets.get)
+        return Launcher(self.home, self.agent, self.config.workspace, self.config.file.shell, self._secrets.get)
 
     def _mcp_changed(self) -> None:
         """A server came, went or offers other tools: runs that begin from now on see them."""

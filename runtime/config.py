@@ -332,6 +332,8 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
         checks.append((["mcp", server, "timeout"], lambda table=table: _check_timeout(table.timeout)))
         for key, problem in check_mcp(server, table):
             raise _at(path, text, ["mcp", server, *key], ValueError(problem))
+        for key, problem in check_shell(ShellTable(read=table.read, write=table.write), home):
+            raise _at(path, text, ["mcp", server, *key], ValueError(problem))
     for key, problem in check_shell(file.shell, home):
         raise _at(path, text, ["shell", *key], ValueError(problem))
     for where, check in checks:

@@ -55,6 +55,12 @@ class McpTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Names of the gateway's own variables that it gets too. Always: `PATH`, `LANG`, `TZ`."""
     secrets: dict[str, str] = msgspec.field(default_factory=dict)
     """Secrets it gets, as `owner/name`: in a variable of that name (stdio) or a request header (HTTP)."""
+    network: bool = False
+    """Whether a stdio server may open network connections."""
+    read: list[str] = msgspec.field(default_factory=list)
+    """More folders or files that a stdio server may read and run, beside `cwd` and those of `[shell]`."""
+    write: list[str] = msgspec.field(default_factory=list)
+    """More folders or files that it may change."""
     timeout: str = "60s"
     """Time one call may take."""
 
@@ -113,8 +119,8 @@ def check_mcp(name: str, table: McpTable) -> list[tuple[list[str], str]]:
             wrong.append((["url"], f"{table.url!r} is no http or https address without a name and password in it"))
         elif table.secrets and urlsplit(table.url).scheme == "http" and not _is_loopback(table.url):
             wrong.append((["secrets"], "secrets travel over https, or to this machine, only"))
-        if table.env or table.pass_env or table.cwd:
-            wrong.append((["url"], "env, pass_env and cwd are for a server with a command"))
+        if table.env or table.pass_env or table.cwd or table.network or table.read or table.write:
+            wrong.append((["url"], "env, pass_env, cwd, network, read and write are for a server with a command"))
     shape, kind = (_HEADER, "request header") if table.url is not None else (_VARIABLE, "variable")
     wrong += [(["secrets", key], f"{key!r} cannot name a {kind}") for key in table.secrets if not shape.fullmatch(key)]
     wrong += [

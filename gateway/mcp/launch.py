@@ -10,6 +10,7 @@ import msgspec
 
 from protocols.errors import AtomizerError
 from runtime.config_reach import McpTable
+from runtime.config_shell import ShellTable
 from runtime.home import Home
 from runtime.sandbox import Sandbox
 
@@ -34,7 +35,7 @@ class Launcher:
         home: Home,
         agent: str,
         workspace: Path,
-        sandbox: Sandbox,
+        shell: ShellTable,
         secret: Callable[[str, str], str | None],
         environ: Mapping[str, str] = os.environ,
     ) -> None:
@@ -42,13 +43,20 @@ class Launcher:
         self._home = home
         self._agent = agent
         self._workspace = workspace
-        self._sandbox = sandbox
+        self._shell = shell
         self._secret = secret
         self._environ = environ
 
     def prepare(self, name: str, table: McpTable) -> Launch:
         """Raises LaunchError."""
-        if problem := self._sandbox.problem():
+        granted = msgspec.structs.replace(
+            self._shell,
+            network=table.network,
+            read=[*self._shell.read, *table.read],
+            write=[*self._shell.write, *table.write],
+        )
+        sandbox = Sandbox(self._home, self._agent, self._workspace, granted)
+        if problem := sandbox.problem():
             raise LaunchError(f"it would run without a sandbox: {problem}")
         tools = self._home.root / "tools"
         cwd = self._home.root / Path(table.cwd).expanduser() if table.cwd else self._workspace
@@ -60,11 +68,11 @@ class Launcher:
         except OSError as error:
             raise LaunchError(f"its folder for passing files cannot be made: {error.strerror} ({scratch})") from None
         given = {key: self._environ[key] for key in table.pass_env if key in self._environ}
-        env = self._sandbox.environment(self._environ, scratch, **given, **table.env)
+        env = sandbox.environment(self._environ, scratch, **given, **table.env)
         env.update(self.secrets(name, table))
         command = [str(Path(table.command[0]).expanduser()), *table.command[1:]]
         readable = [str(path) for path in (cwd, tools) if path.is_dir() and not self._is_private(path)]
-        argv = self._sandbox.command(command, scratch=scratch, read=readable, limits=False)
+        argv = sandbox.command(command, scratch=scratch, read=readable, limits=False)
         return Launch(argv=argv, env=env, cwd=str(cwd))
 
     def headers(self, name: str, table: McpTable) -> dict[str, str]:

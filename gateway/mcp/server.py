@@ -32,8 +32,8 @@ STEADY_SECONDS = 60.0
 CONNECT_SECONDS = 60.0
 LOOK_SECONDS = 60.0
 """A server over HTTP is asked for its tools so often, which also tells whether it is there."""
-WAIT_SECONDS = 10.0
-"""A call waits so long for a server that is just starting."""
+WAIT_SECONDS = 30.0
+"""A call waits so long for a server that is just starting, or about to."""
 MAX_TOOLS = 128
 MAX_PAGES = 20
 MAX_SCHEMA = 30_000
@@ -42,7 +42,11 @@ _STDERR_LINES = 20
 
 
 class McpFailed(AtomizerError):
-    """A call that could not be made or was refused; the message is fit for the model."""
+    """A call that could not be made or was refused; `said` is what the server says about it, text from outside."""
+
+    def __init__(self, message: str, said: str = "") -> None:
+        super().__init__(message)
+        self.said = said
 
 
 class McpToolSpec(msgspec.Struct, frozen=True):
@@ -71,7 +75,7 @@ class McpServer:
         self.tools: list[McpToolSpec] = []
         self.settled = asyncio.Event()
         """The first attempt has ended, one way or the other."""
-        self._launcher = launcher
+        self.launcher = launcher
         self._on_change = on_change
         self._redact = redact
         self._chance = chance
@@ -125,9 +129,10 @@ class McpServer:
 
     async def call(self, tool: str, arguments: dict[str, Any]) -> str:
         """The tool's result as text; raises McpFailed. Cancelling it cancels the call at the server too."""
-        if not self._ready.is_set():
+        soon = self._next_at is None or self._next_at - time.time() < FIRST_PAUSE
+        if not self._ready.is_set() and soon:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ready.wait(), min(WAIT_SECONDS, self._timeout))
+                await asyncio.wait_for(self._ready.wait(), WAIT_SECONDS)
         client = self._client
         if client is None:
             raise McpFailed(f"the MCP server {self.name} is not there ({self._reason or self._state}); try again later")
@@ -144,13 +149,13 @@ class McpServer:
                 raise McpFailed(
                     f"{self.name} did not answer within {self._timeout:.0f} s; the call was cancelled"
                 ) from None
-            raise McpFailed(f"{self.name} refused the call: {self._redact(str(error))[:2000]}") from None
+            raise McpFailed(f"{self.name} refused the call", self._redact(str(error))[:4000]) from None
         except (OSError, ValueError, sdk.HTTPError) as error:
             self._gone.set()
             raise McpFailed(f"the call to {self.name} failed: {self._redact(str(error))[:500]}") from None
         text = as_text(result)
         if result.is_error:
-            raise McpFailed(f"{self.name} says that {tool} failed: {text[:4000]}")
+            raise McpFailed(f"{tool} of {self.name} failed", text[:4000])
         return text
 
     async def _connected(self) -> None:
@@ -197,10 +202,10 @@ class McpServer:
     async def _transport(self, stack: contextlib.AsyncExitStack, sdk: Any) -> Any:
         if self.table.url is not None:
             client = await stack.enter_async_context(
-                sdk.create_mcp_http_client(headers=self._launcher.headers(self.name, self.table))
+                sdk.create_mcp_http_client(headers=self.launcher.headers(self.name, self.table))
             )
             return sdk.streamable_http_client(self.table.url, http_client=client)
-        launch = self._launcher.prepare(self.name, self.table)
+        launch = await asyncio.to_thread(self.launcher.prepare, self.name, self.table)
         errors = await stack.enter_async_context(self._stderr_pipe())
         program, *arguments = launch.argv
         unset = {key: "" for key in sdk.get_default_environment() if key not in launch.env}

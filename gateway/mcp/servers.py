@@ -23,13 +23,11 @@ class McpServers:
         self._redact = redact
         self._servers: dict[str, McpServer] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._launcher: Launcher | None = None
         self._serving = False
         self._side: set[asyncio.Task[None]] = set()
 
     def configure(self, tables: Mapping[str, McpTable], launcher: Launcher) -> None:
         """Take over the configuration; servers whose table is as before are left alone."""
-        self._launcher = launcher
         wanted = {name: table for name, table in tables.items() if table.enabled}
         for name in [n for n, server in self._servers.items() if wanted.get(n) != server.table]:
             del self._servers[name]
@@ -37,6 +35,8 @@ class McpServers:
                 task.cancel()
                 self._side.add(task)
                 task.add_done_callback(self._side.discard)
+        for server in self._servers.values():
+            server.launcher = launcher
         for name, table in wanted.items():
             if name not in self._servers:
                 self._servers[name] = McpServer(name, table, launcher, on_change=self._on_change, redact=self._redact)

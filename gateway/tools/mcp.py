@@ -45,11 +45,12 @@ class McpTool(BaseTool):
 
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         refuse_secrets(self.subject(arguments), "the call", self._redact)
+        source = f"the MCP server {self._server.name}"
         try:
             text = await self._server.call(self._tool, arguments)
         except McpFailed as error:
-            raise ToolError(str(error)) from None
-        return as_data(cut(text), f"the MCP server {self._server.name}")
+            raise ToolError(f"{error}:\n{as_data(error.said, source)}" if error.said else str(error)) from None
+        return as_data(cut(text), source)
 
 
 def mcp_tools(servers: Iterable[McpServer], redact: Callable[[str], str]) -> list[McpTool]:

@@ -114,7 +114,9 @@ class TestCalls:
         assert schema["required"] == ["a", "b"]
 
     def test_a_failure_is_told_in_the_server_s_words(self, webster: Hands) -> None:
-        assert "the licence server is away" in webster.call("mcp__standin__fail")
+        told = webster.call("mcp__standin__fail")
+        assert "the licence server is away" in told
+        assert "from the MCP server standin: data to judge" in told
 
     def test_a_long_result_is_cut_and_a_picture_is_named(self, webster: Hands) -> None:
         long = webster.call("mcp__standin__long", characters=70_000)
@@ -182,6 +184,7 @@ class TestLife:
         assert ready(webster.gateway, "standin", starts + 1).starts == starts + 1
 
     def test_a_call_that_a_kill_cut_short_is_reported_and_not_repeated(self, webster: Hands, log: Path) -> None:
+        ready(webster.gateway, "standin")
         before = log.read_text().count("stall begins")
         run_id = webster.start("mcp__standin__stall", how_long=2.5)
         wait_until(lambda: log.read_text().count("stall begins") == before + 1)
@@ -200,10 +203,17 @@ class TestLife:
         assert webster.gateway.post("/control/reload", {})[0] == 200
         assert [s.name for s in webster.gateway.status().mcp] == ["standin", "remote", "nowhere"]
         assert server(webster.gateway, "standin").starts == starts
-        path.write_text(before.replace("[mcp.broken]", "[mcp.Broken]"))
-        status, _, answer = webster.gateway.post("/control/reload", {})
-        assert status == 409
-        assert "cannot name an MCP server" in answer["error"]["message"]
+        secrets = webster.home.secrets
+        for wrong, problem in (
+            ("[mcp.Broken]", "cannot name an MCP server"),
+            (f'[mcp.broken]\nread = ["{secrets}"]', "which no command may see"),
+            ('[mcp.broken]\nurl = "http://127.0.0.1/"', "give either command"),
+            ('[mcp.broken]\nsecrets = {T = "manager/token"}', "is a cluster token"),
+            ('[mcp.broken]\nallowed = ["x"]', "allow"),
+        ):
+            path.write_text(before.replace("[mcp.broken]", wrong))
+            status, _, answer = webster.gateway.post("/control/reload", {})
+            assert (status, problem in answer["error"]["message"]) == (409, True), answer
         path.write_text(before)
 
     def test_nothing_of_a_server_is_left_when_the_gateway_has_stopped(
@@ -225,3 +235,15 @@ def test_a_tool_s_name_fits_every_provider() -> None:
     long = tool_name("nx", "a" * 100)
     assert len(long) == 64
     assert long != tool_name("nx", "a" * 101)
+
+
+def test_a_published_server_works_as_it_is(make_home: Callable[..., ClusterHome]) -> None:
+    """`mcp-server-time` from PyPI."""
+    home = make_home("webster")
+    with obedient_model() as model:
+        obey(home, model, "webster", f'[mcp.time]\ncommand = ["{sys.executable}", "-m", "mcp_server_time"]\n')
+        with running(home, "webster") as (gateway,):
+            its = Hands(gateway)
+            assert "Europe/Berlin" in its.call("mcp__time__get_current_time", timezone="Europe/Berlin")
+            assert "Nowhere" in its.call("mcp__time__get_current_time", timezone="Nowhere/Land")
+            assert ready(gateway, "time").tools == ["get_current_time", "convert_time"]
