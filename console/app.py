@@ -213,7 +213,12 @@ class ConsoleApp(App[None]):
     # actions
 
     async def on_event(self, event: events.Event) -> None:
-        """Keys typed while a dialog opens are put aside for it: typed fast, they must not become commands."""
+        """Keys typed while a dialog opens are put aside for it: typed fast, they must not become commands.
+
+        What is pasted is text from elsewhere, and is made safe to show like all of it.
+        """
+        if isinstance(event, events.Paste):
+            event.text = printable(event.text)
         early = getattr(self.screen, "early", None) if isinstance(event, events.Key) and self.screen_stack else None
         if isinstance(event, events.Key) and early is not None:
             early.append(event)

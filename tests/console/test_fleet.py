@@ -6,6 +6,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from textual.events import Paste
 from textual.widgets import Input, TextArea
 
 from console.dialogs.confirm import ConfirmDialog, TypedConfirmDialog
@@ -139,6 +140,14 @@ class TestDelegating:
             await pilot.pause()
             assert app.screen.query_one(TextArea).text == "xrsx"
             assert not fleet.supervisor.done
+
+    async def test_what_is_pasted_cannot_steer_the_terminal(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await pilot.press("d")
+            await until(lambda: isinstance(app.screen, DelegateDialog) and app.screen.focused)
+            app.post_message(Paste("two\nlines \x1b]0;PWNED\x07"))
+            await until(lambda: app.screen.query_one(TextArea).text)
+            assert app.screen.query_one(TextArea).text == "two\nlines ␛]0;PWNED␇"
 
     async def test_no_answer_is_unknown_and_sending_again_keeps_the_key(self, fleet: Fleet) -> None:
         fleet["manager"].silent = True
