@@ -133,7 +133,7 @@ class Work:
 
     def _checkpoint(self, run: ClaimedRun) -> str:
         """What a summary must not forget, from the ledger: the task, open runs, the route, pinned facts."""
-        route, pinned = self._reader.session_facts(run.session_key)
+        route, pinned = self._reader.conversations.session_facts(run.session_key)
         children = self._reader.children(run.run_id)
         lines = [f"- this run: {run.run_id}, given by {run.caller}: {one_line(run.message, 300)}"]
         lines += [f"- delegated: {c.run_id} to {c.agent}, {c.state}: {c.task}" for c in children]

@@ -75,8 +75,8 @@ class Compactor:
 
     def load(self, run: ClaimedRun) -> list[Message]:
         """The session as its model is given it."""
-        rows = self._reader.history(run.session_key)
-        return load_messages(rows, run.run_id, self._reader.compaction(run.session_key))
+        rows = self._reader.conversations.history(run.session_key)
+        return load_messages(rows, run.run_id, self._reader.conversations.compaction(run.session_key))
 
     def full(self, prompt: Prompt, messages: Sequence[Message], max_output_tokens: int) -> bool:
         """Does the next question come too near to the window?"""
@@ -88,11 +88,11 @@ class Compactor:
 
     async def compact(self, run: ClaimedRun, prompt: Prompt, request: Request) -> list[Message] | None:
         """Replace the session's older part by a summary; the new messages, or None if the history is kept."""
-        rows = self._reader.history(run.session_key)
+        rows = self._reader.conversations.history(run.session_key)
         cut = _cut_at(rows, int((self._window() or 0) * KEEP_SHARE * CHARS_PER_TOKEN))
         if cut == 0:
             return None
-        before = self._reader.compaction(run.session_key)
+        before = self._reader.conversations.compaction(run.session_key)
         old = load_messages(rows[:cut], "", before)
         upto = rows[cut - 1].seq
         try:

@@ -126,13 +126,13 @@ class ControlApi:
         )
 
     async def sessions(self, call: Call) -> SessionList:
-        return SessionList(sessions=self._reader.sessions())
+        return SessionList(sessions=self._reader.conversations.sessions())
 
     async def session(self, call: Call) -> Transcript | web.Response:
         key, form = call.part("key"), call.query("format") or "json"
         if form not in ("json", *_FORMATS):
             raise ProtocolError(400, "bad_query", f"query `format`: {form!r} is none of json, {', '.join(_FORMATS)}")
-        messages = self._reader.transcript(key)
+        messages = self._reader.conversations.transcript(key)
         if not messages:
             raise ProtocolError(404, "unknown_session", f"there is no session {key!r}; GET /sessions lists them")
         if form == "json":

@@ -140,7 +140,7 @@ class StatusApi:
             cost_today_usd=cost,
             budget=self._budget.status(),
             runs_today=runs,
-            sessions=reader.session_count(),
+            sessions=reader.conversations.session_count(),
             can_delegate_to=self._can_delegate_to(),
             failing=failing,
             last_error=reader.last_failure(),

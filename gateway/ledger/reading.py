@@ -10,12 +10,12 @@ import msgspec
 
 from gateway.ledger.approvals import COLUMNS, as_approval
 from gateway.ledger.children import ChildReader
+from gateway.ledger.conversations import ConversationReader
 from gateway.ledger.letters import LetterReader
 from gateway.ledger.recording import read_recording
-from gateway.ledger.records import ClaimedRun, RunOptions, StoredCompaction, StoredMessage, StoredStep
+from gateway.ledger.records import ClaimedRun, RunOptions, StoredStep
 from gateway.ledger.schedules import ScheduleReader
 from protocols.approvals import Approval
-from protocols.control import SessionSummary, TranscriptMessage
 from protocols.recordings import Recording
 from protocols.runs import (
     ChildRun,
@@ -48,6 +48,7 @@ class Reader:
         self.schedules = ScheduleReader(self._db)
         self.own_children = ChildReader(self._db)
         self.letters = LetterReader(self._db)
+        self.conversations = ConversationReader(self._db)
 
     def close(self) -> None:
         self._db.close()
@@ -169,28 +170,6 @@ class Reader:
         cost = None if row[5] > row[6] else float(row[4] or 0.0)
         return usage, cost, runs
 
-    def history(self, session_key: str, limit: int = 400) -> list[StoredMessage]:
-        """A session's messages since its newest compaction, oldest first: at most the newest `limit`."""
-        rows = self._db.execute(
-            "SELECT seq, role, content, run_id FROM messages WHERE session_key = ? AND seq >"
-            " coalesce((SELECT max(upto_seq) FROM compactions WHERE session_key = ?), 0) ORDER BY seq DESC LIMIT ?",
-            (session_key, session_key, limit),
-        ).fetchall()
-        return [StoredMessage(r["seq"], r["role"], r["content"], r["run_id"]) for r in reversed(rows)]
-
-    def compaction(self, session_key: str) -> StoredCompaction | None:
-        """What stands for the session's earlier messages, if anything."""
-        row = self._db.execute(
-            "SELECT upto_seq, summary, checkpoint, at FROM compactions WHERE session_key = ? ORDER BY id DESC LIMIT 1",
-            (session_key,),
-        ).fetchone()
-        return StoredCompaction(row["upto_seq"], row["summary"], row["checkpoint"], row["at"]) if row else None
-
-    def session_facts(self, session_key: str) -> tuple[str | None, list[str]]:
-        """(the route a human last wrote from, the pinned facts) of a session."""
-        row = self._db.execute("SELECT route, pinned FROM sessions WHERE key = ?", (session_key,)).fetchone()
-        return (row["route"], msgspec.json.decode(row["pinned"], type=list[str])) if row else (None, [])
-
     def tool_steps(self, run_id: str) -> dict[str, StoredStep]:
         """The run's tool calls by their call id."""
         rows = self._db.execute(
@@ -260,49 +239,6 @@ class Reader:
 
     def children(self, run_id: str) -> list[ChildRun]:
         return [self._child(c) for c in self._rows("children", "parent_run_id", run_id, "created_at")]
-
-    def sessions(self, limit: int = 500) -> list[SessionSummary]:
-        rows = self._db.execute(
-            "SELECT key, created_at, updated_at, route,"
-            " (SELECT count(*) FROM messages m WHERE m.session_key = s.key) AS messages"
-            " FROM sessions s ORDER BY updated_at DESC LIMIT ?",
-            (limit,),
-        )
-        return [
-            SessionSummary(
-                key=r["key"],
-                created_at=r["created_at"],
-                updated_at=r["updated_at"],
-                messages=r["messages"],
-                route=r["route"],
-            )
-            for r in rows
-        ]
-
-    def route(self, session_key: str) -> str | None:
-        """The target from which a person last wrote to the session, if one has."""
-        row = self._db.execute("SELECT route FROM sessions WHERE key = ?", (session_key,)).fetchone()
-        return None if row is None else row["route"]
-
-    def transcript(self, key: str, limit: int = -1) -> list[TranscriptMessage]:
-        """The messages of a session, oldest first; with a `limit`, the newest so many.
-
-        A marker (role `compaction`) stands where the past up to it was summarised.
-        """
-        rows = self._db.execute(
-            "SELECT * FROM (SELECT seq, role, content, run_id, at FROM messages WHERE session_key = ? UNION ALL"
-            " SELECT upto_seq + 0.5, 'compaction', json_array(json_object('type', 'text', 'text', summary)), '', at"
-            " FROM compactions WHERE session_key = ? ORDER BY 1 DESC LIMIT ?) ORDER BY 1",
-            (key, key, limit),
-        )
-        return [
-            TranscriptMessage(role=r["role"], content=_visible(r["content"]), run_id=r["run_id"], at=r["at"])
-            for r in rows
-        ]
-
-    def session_count(self) -> int:
-        (count,) = self._db.execute("SELECT count(*) FROM sessions").fetchone()
-        return int(count)
 
     def dead_letters(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM effects WHERE state IN ('dead', 'unknown')").fetchone()
@@ -421,8 +357,3 @@ class Reader:
             error=row["error"],
             status_url=f"/hooks/runs/{row['run_id']}",
         )
-
-
-def _visible(content: str) -> list[Any]:
-    """A message's blocks without the provider's own copy."""
-    return [b for b in msgspec.json.decode(content) if b.get("type") != "native"]

@@ -56,7 +56,7 @@ class SessionsList(BaseTool):
         asked: ListArguments = decode_arguments(ListArguments, arguments, "sessions_list")
         busy = {run.session_key: run for run in self._reader.current()}
         lines = []
-        for session in self._reader.sessions():
+        for session in self._reader.conversations.sessions():
             if asked.contains not in session.key:
                 continue
             run = busy.get(session.key)
@@ -95,7 +95,7 @@ class SessionsHistory(BaseTool):
             run = await self._runs.wait(context, asked.run, asked.wait_seconds)
             return await self._runs.outcome(context, run)
         assert asked.session is not None
-        messages = self._reader.transcript(asked.session, asked.limit)
+        messages = self._reader.conversations.transcript(asked.session, asked.limit)
         if not messages:
             raise ToolError(f"there is no session {asked.session!r}; sessions_list shows them")
         shown: list[str] = []

@@ -94,7 +94,10 @@ class Agent:
         self.ledger.start()
         self.reader = Reader(folder / "state.db", "manager")
         self.router = Router(
-            session_route=self.reader.route, main_session=MAIN, home=lambda: None, connected=lambda: ("discord",)
+            session_route=self.reader.conversations.route,
+            main_session=MAIN,
+            home=lambda: None,
+            connected=lambda: ("discord",),
         )
         self.sent: list[tuple[str, str]] = []
         self.changed = asyncio.Event()
@@ -170,7 +173,7 @@ async def test_after_a_direct_message_one_beat_and_then_another_reach_its_writer
         (PERSON, "The queue is stuck."),
         (PERSON, "The licence server is down."),
     ]
-    assert agent.reader.route(MAIN) == PERSON
+    assert agent.reader.conversations.route(MAIN) == PERSON
     assert agent.reader.dead_letters() == 0
 
 
@@ -191,9 +194,9 @@ async def test_nothing_but_a_person_s_message_moves_a_session(agent: Agent, sour
     await agent.ledger.accept(run_of(RunSource.CHAT, options=RunOptions(to=PERSON)))
     await agent.ledger.accept(run_of(source, people=True, options=RunOptions(to=ROOM)))
     await agent.ledger.accept(run_of(source, options=RunOptions(to="123456789012345678")))
-    assert agent.reader.route(MAIN) == PERSON
+    assert agent.reader.conversations.route(MAIN) == PERSON
     await agent.ledger.accept(run_of(RunSource.CHAT, options=RunOptions(to=ROOM)))
-    assert agent.reader.route(MAIN) == ROOM
+    assert agent.reader.conversations.route(MAIN) == ROOM
 
 
 async def test_an_idempotent_repeat_of_an_old_message_does_not_move_it_back(agent: Agent) -> None:
@@ -201,4 +204,4 @@ async def test_an_idempotent_repeat_of_an_old_message_does_not_move_it_back(agen
     await agent.ledger.accept(first)
     await agent.ledger.accept(run_of(RunSource.CHAT, options=RunOptions(to=ROOM), idempotency_key="discord/2"))
     await agent.ledger.accept(first)
-    assert agent.reader.route(MAIN) == ROOM
+    assert agent.reader.conversations.route(MAIN) == ROOM
