@@ -118,6 +118,8 @@ class Caller:
     async def _carry_out(self, call: ToolCall, key: str, *, resumed: bool) -> tuple[str, str]:
         """(result, the step's state). A call that a crash cut short is replayed as its tool allows."""
         tool = self._tools.get(call.name)
+        if tool is None and resumed:
+            return INTERRUPTED, "interrupted"  # of a server that is not back yet: it may have had effects
         if tool is None:
             return f"there is no tool {call.name!r}; there are: {', '.join(self._tools) or 'none'}", "failed"
         if resumed and tool.replay is Replay.NEVER:

@@ -247,3 +247,16 @@ def test_a_published_server_works_as_it_is(make_home: Callable[..., ClusterHome]
             assert "Europe/Berlin" in its.call("mcp__time__get_current_time", timezone="Europe/Berlin")
             assert "Nowhere" in its.call("mcp__time__get_current_time", timezone="Nowhere/Land")
             assert ready(gateway, "time").tools == ["get_current_time", "convert_time"]
+
+
+def test_a_gateway_without_a_server_loads_nothing_for_it(make_home: Callable[..., ClusterHome]) -> None:
+    """Not even after a run and a look at its status; `[mcp.NAME] enabled = false` counts as none."""
+    home = make_home("webster")
+    instance = home.home.instance_toml("webster")
+    instance.write_text(f"{instance.read_text()}\n{table('standin', more='enabled = false')}")
+    with running(home, "webster") as (gateway,):
+        gateway.result(gateway.delegate("status"))
+        assert gateway.status().mcp == []
+        maps = Path(f"/proc/{gateway.pid}/maps").read_text()
+        assert "msgspec" in maps, "libraries in C show here"
+        assert [name for name in ("pydantic_core", "rpds", "_yaml") if name in maps] == []

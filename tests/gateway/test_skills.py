@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml  # type: ignore[import-untyped, unused-ignore]
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.agent.skills import SkillError, Skills
+from gateway.agent.skills import SkillError, Skills, _plain
 from runtime.home import shipped_instances
 from tests.conftest import ClusterHome
 from tests.gateway.obeying import Hands, obedient_model, obey
 from tests.gateway.process import running
+from tests.properties import use_small_examples
 
 PEER = """---
 name: gog
@@ -154,6 +158,29 @@ class TestReading:
         assert len(skills.usable()) == 60
         assert "more than 60" in skills.status()[-1].reason
         assert len(skills.prompt()) < 11_000
+
+
+use_small_examples()
+
+
+class TestPlainFrontMatter:
+    @given(st.lists(st.tuples(st.sampled_from(["name", "description", "homepage"]), st.text(max_size=40)), max_size=3))
+    def test_lines_of_words_are_read_as_yaml_reads_them(self, lines: list[tuple[str, str]]) -> None:
+        text = "\n".join(f"{key}: {value}" for key, value in lines)
+        plain = _plain(text)
+        if plain is not None:
+            assert plain == yaml.safe_load(text)
+
+    @pytest.mark.parametrize(
+        "value", ["true", "No", "null", "1", "a: b", "a #b", "[a]", "'a'", "a\n  b", "2026-01-01", "~"]
+    )
+    def test_anything_else_is_left_to_yaml(self, value: str) -> None:
+        assert _plain(f"name: a\ndescription: {value}") is None
+
+    def test_the_shipped_ones_are_plain(self) -> None:
+        for path in (shipped_instances() / "shared" / "skills").glob("*/SKILL.md"):
+            front = path.read_text().split("---\n")[1]
+            assert _plain(front) == yaml.safe_load(front), path
 
 
 def test_the_shipped_skills_are_sound() -> None:
