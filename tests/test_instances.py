@@ -30,6 +30,7 @@ def test_the_placements_agree_with_the_registry() -> None:
     placed = tomllib.loads((shipped_instances() / "cluster.toml").read_text())["agents"]
     assert {e.name: (e.port, e.default_on) for e in AGENTS} == {n: (a["port"], a["enabled"]) for n, a in placed.items()}
 
+
 SHELL = {"study-builder", "nx-expert", "post-processor", "developer", "it", "optimizer"}
 
 
