@@ -517,9 +517,10 @@ class Gateway:
     def _launcher(self) -> Launcher:
         return Launcher(self.home, self.agent, self.config.workspace, self.config.file.shell, self._secrets.get)
 
-    def _mcp_changed(self) -> None:
-        """A server came, went or offers other tools: runs that begin from now on see them."""
-        self.tools = self._build_tools()
+    def _mcp_changed(self, tools: bool) -> None:
+        """A server came or went; if it offers other tools, runs that begin from now on see them."""
+        if tools:
+            self.tools = self._build_tools()
         self.bus.touch()
 
     def _build_tools(self) -> dict[str, Tool]:

@@ -66,7 +66,7 @@ class McpServer:
         table: McpTable,
         launcher: Launcher,
         *,
-        on_change: Callable[[], None],
+        on_change: Callable[[bool], None],
         redact: Callable[[str], str],
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -268,7 +268,7 @@ class McpServer:
         found = found[:MAX_TOOLS]
         if found != self.tools:
             self.tools = found
-            self._on_change()
+            self._on_change(True)
 
     async def _hear(self, message: Any) -> None:
         """Notifications of the server, and what could not be read."""
@@ -281,7 +281,7 @@ class McpServer:
         if state != "failed":
             self._next_at = None
         self._state, self._reason = state, reason
-        self._on_change()
+        self._on_change(False)
 
     def _explain(self, error: BaseException) -> str:
         while isinstance(error, BaseExceptionGroup) and error.exceptions:

@@ -17,8 +17,8 @@ SETTLE_SECONDS = 20.0
 class McpServers:
     """Starts what is configured, stops what no longer is. Without `[mcp.NAME]` it does nothing and imports nothing."""
 
-    def __init__(self, *, on_change: Callable[[], None], redact: Callable[[str], str]) -> None:
-        """`on_change()` is called when a server's state or tools have changed."""
+    def __init__(self, *, on_change: Callable[[bool], None], redact: Callable[[str], str]) -> None:
+        """`on_change(tools)` is called when a server's state has changed, or, with True, its tools."""
         self._on_change = on_change
         self._redact = redact
         self._servers: dict[str, McpServer] = {}
