@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gateway.agent.prompt import PromptBuilder
 from gateway.agent.recording import Diverged, describe, replay
+from gateway.agent.skills import Skills
 from gateway.ledger.records import ClaimedRun, RunOptions
 from protocols.decoding import decode_json
 from protocols.errors import AtomizerError, DecodeError
@@ -73,7 +74,10 @@ def _compare_prompt(recording: Recording, home_path: str) -> None:
         attempts=1,
         started_at=run.started_at or 0.0,
     )
-    builder = PromptBuilder(recording.agent, config.file.agent.title, config.workspace, home.shared)
+    skills = Skills(config.workspace, home.shared)
+    builder = PromptBuilder(
+        recording.agent, config.file.agent.title, config.workspace, home.shared, skills=skills.prompt
+    )
     today = builder.build(claimed).stable
     then = recording.prompts[recording.answers[-1].prompt_hash] if recording.answers else today
     if today != then:

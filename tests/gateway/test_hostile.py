@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -85,12 +87,19 @@ class TestFiles:
         secret = (webster.home.secrets / "operator" / "token").read_text()
         stop = threading.Event()
 
+        def move(path: Path, to: Path) -> None:
+            while os.path.lexists(path):
+                try:
+                    path.replace(to)
+                except OSError:  # a write has made the folder anew in between
+                    shutil.rmtree(to, ignore_errors=True)
+
         def swap() -> None:
             while not stop.is_set():
-                folder.rename(beside)
-                link.rename(folder)
-                folder.rename(link)
-                beside.rename(folder)
+                move(folder, beside)
+                move(link, folder)
+                move(folder, link)
+                move(beside, folder)
 
         swapping = threading.Thread(target=swap)
         swapping.start()
