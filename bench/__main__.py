@@ -26,6 +26,7 @@ def main(names: list[str]) -> int:
     if unknown:
         print(f"bench: unknown: {', '.join(sorted(unknown))}; known: {', '.join(NAMES)}", file=sys.stderr)
         return 2
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
     print(f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} cores, load {_load()}")
     every: dict[str, list[Figure]] = {}
     for name in chosen:
