@@ -30,7 +30,11 @@ from runtime.sqlite_writer import SqliteWriter
 T = TypeVar("T")
 
 MAX_STALLED = 10
-"""A run started so often without writing one step is given up as `lost`."""
+STALLED_SECONDS = 900.0
+"""A run started so often, over so long a time, without writing one step is given up as `lost`: it kills its process.
+
+The time is there so that kills from outside in quick succession never cost a run.
+"""
 
 _json = msgspec.json.Encoder().encode
 _options: msgspec.json.Decoder[RunOptions] = msgspec.json.Decoder(RunOptions)
@@ -185,16 +189,21 @@ class Ledger:
 
         def operation(db: sqlite3.Connection) -> tuple[int, list[str]]:
             rows = db.execute(
-                "SELECT id, stalled, cancel_requested, reason FROM runs WHERE state IN ('running', 'waiting')"
-                " AND merged_into IS NULL"
+                "SELECT id, stalled, cancel_requested, reason, coalesce((SELECT"
+                " max(coalesce(s.finished_at, s.started_at)) FROM steps s WHERE s.run_id = runs.id),"
+                " started_at, created_at) FROM runs"
+                " WHERE state IN ('running', 'waiting') AND merged_into IS NULL"
             ).fetchall()
             lost: list[str] = []
-            for run_id, stalled, cancelled, reason in rows:
+            for run_id, stalled, cancelled, reason, progress_at in rows:
                 if cancelled:
                     _finish(db, run_id, Ending(RunState.CANCELLED, reason=reason), now)
-                elif stalled >= MAX_STALLED:
+                elif stalled >= MAX_STALLED and now - progress_at >= STALLED_SECONDS:
                     lost.append(run_id)
-                    reason = f"started {stalled} times without completing one step; the process died each time"
+                    minutes = (now - progress_at) / 60
+                    reason = (
+                        f"started {stalled} times in {minutes:.0f} min without one step; the process died each time"
+                    )
                     _finish(db, run_id, Ending(RunState.LOST, reason=reason), now)
                 else:
                     db.execute("UPDATE runs SET state = 'queued', reason = 'interrupted' WHERE id = ?", (run_id,))

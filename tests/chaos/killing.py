@@ -27,12 +27,15 @@ class Outcome(msgspec.Struct):
     copies: dict[int, int]
     """N -> how often `bar N` stands in the notes."""
     seconds: float
+    others: list[str]
+    """What became of the runs that did not succeed."""
 
     def __str__(self) -> str:
         once = sum(1 for n in self.copies.values() if n == 1)
         return (
             f"{self.runs} runs, {self.kills} kills of which {self.kills_while_running} while a run was `running`: "
             f"{self.succeeded} succeeded, {once} notes stand exactly once ({self.seconds:.1f} s)"
+            + "".join(f"\n  {line}" for line in self.others)
         )
 
 
@@ -64,15 +67,22 @@ def kill_while_remembering(gateway: GatewayProcess, runs: int, kills: int, seed:
         allowed.release(runs)
         sender.join(300)
     assert not sender.is_alive(), "the sender never got all its runs accepted"
-    states = [gateway.result(accepted[n], seconds=120).state for n in range(runs)]
+    ended = [gateway.result(accepted[n], seconds=120) for n in range(runs)]
+    others = [
+        f"{run.run_id} ({run.message}): {run.state.value}, attempt {run.attempts}, {run.error or run.reason}; "
+        f"{[(step.kind, step.name, step.state) for step in run.steps]}"
+        for run in ended
+        if run.state is not RunState.SUCCEEDED
+    ]
     found = Counter(int(n) for n in re.findall(r"\bbar (\d+)\b", gateway.notes()))
     return Outcome(
         runs=runs,
         kills=killed,
         kills_while_running=while_running,
-        succeeded=sum(state is RunState.SUCCEEDED for state in states),
+        succeeded=runs - len(others),
         copies={n: found[n] for n in range(runs)},
         seconds=time.monotonic() - begun,
+        others=others,
     )
 
 
