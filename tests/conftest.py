@@ -140,3 +140,19 @@ def shared_cluster() -> Iterator[ClusterHome]:
         yield home
     finally:
         home.close()
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts a stand-in of the model servers that gives these replies: `serve(Reply(...), ...)`, a ModelProcess."""
+    from tests.e2e.models import ModelProcess
+
+    made: list[ModelProcess] = []
+
+    def start(*replies: Any) -> ModelProcess:
+        made.append(ModelProcess(tmp_path, *replies))
+        return made[-1]
+
+    yield start
+    for server in made:
+        server.close()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -16,19 +15,6 @@ from tests.standins.models.script import Call, Fault, Match, Reply, Tokens
 
 MakeHome = Callable[..., ClusterHome]
 Serve = Callable[..., ModelProcess]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    made: list[ModelProcess] = []
-
-    def start(*replies: Reply) -> ModelProcess:
-        made.append(ModelProcess(tmp_path, *replies))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.close()
 
 
 def wait_for(gateway: GatewayProcess, query: str, seconds: float = 30.0) -> None:

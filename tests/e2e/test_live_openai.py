@@ -7,7 +7,6 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,19 +22,6 @@ from tests.standins.oauth_server import OAuthServer
 
 MakeHome = Callable[..., ClusterHome]
 MODEL = "openai/gpt-6.1-sol"
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Callable[..., ModelProcess]]:
-    made: list[ModelProcess] = []
-
-    def start(*replies: Reply) -> ModelProcess:
-        made.append(ModelProcess(tmp_path, *replies))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.close()
 
 
 def configure(home: ClusterHome, agent: str, model: str, *, fallbacks: tuple[str, ...] = (), extra: str = "") -> None:

@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,19 +22,6 @@ MakeHome = Callable[..., ClusterHome]
 Serve = Callable[..., ModelProcess]
 DOLLAR = Tokens(input=100_000, output=20_000)
 """What costs one dollar: half for the tokens sent, half for those answered."""
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    made: list[ModelProcess] = []
-
-    def start(*replies: Reply) -> ModelProcess:
-        made.append(ModelProcess(tmp_path, *replies))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.close()
 
 
 def set_budget(home: ClusterHome, file: str, **keys: Any) -> None:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from tests.conftest import ClusterHome
 from tests.e2e.models import ModelProcess, use_models
@@ -16,19 +13,6 @@ from tests.standins.models.script import Call, Match, Reply
 
 MakeHome = Callable[..., ClusterHome]
 Serve = Callable[..., ModelProcess]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    made: list[ModelProcess] = []
-
-    def start(*replies: Reply) -> ModelProcess:
-        made.append(ModelProcess(tmp_path, *replies))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.close()
 
 
 def blocks(body: dict[str, Any]) -> list[tuple[str, bool]]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -23,19 +22,6 @@ Serve = Callable[..., ModelProcess]
 SESSION = "agent:webster:main"
 SUMMARY = f"Goal: choose a mirror blank. Decided: Zerodur Class 0, by CTE. Open: the supplier.\n{END_MARK}"
 LONG = "The blank is to be light and stiff. " * 120
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    made: list[ModelProcess] = []
-
-    def start(*replies: Reply) -> ModelProcess:
-        made.append(ModelProcess(tmp_path, *replies))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.close()
 
 
 def small_window(home: ClusterHome) -> None:

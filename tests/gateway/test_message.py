@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import pytest
+from collections.abc import Callable
 
 from protocols.runs import RunState
 from tests.conftest import ClusterHome
@@ -18,19 +15,6 @@ Serve = Callable[..., ModelProcess]
 TARGET = "discord:channel:123456789012345678"
 SAID = "the mirror has arrived"
 OTHER = "discord:user:223456789012345678"
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    made: list[ModelProcess] = []
-
-    def start(*replies: Reply) -> ModelProcess:
-        made.append(ModelProcess(tmp_path, *replies))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.close()
 
 
 def test_a_message_that_no_channel_takes_is_a_dead_letter_with_its_text(make_home: MakeHome, serve: Serve) -> None:

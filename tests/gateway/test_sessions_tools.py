@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
-import pytest
+from collections.abc import Callable
 
 from gateway.agent.children import MAX_SPAWNED
 from protocols.runs import RunState
@@ -17,19 +14,6 @@ from tests.standins.models.script import Call, Match, Reply
 
 MakeHome = Callable[..., ClusterHome]
 Serve = Callable[..., ModelProcess]
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    made: list[ModelProcess] = []
-
-    def start(*replies: Reply) -> ModelProcess:
-        made.append(ModelProcess(tmp_path, *replies))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.close()
 
 
 def says(text: str, when: str, *, after_tool: bool | None = None, times: int = 1, pause: float = 0.0) -> Reply:

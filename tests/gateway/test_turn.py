@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from protocols.approvals import Approval, ApprovalList
 from protocols.runs import RunState
@@ -22,19 +19,6 @@ MakeHome = Callable[..., ClusterHome]
 Serve = Callable[..., ModelProcess]
 GEMINI = "webster"
 """Asks Google's SDK, the lighter one."""
-
-
-@pytest.fixture
-def serve(tmp_path: Path) -> Iterator[Serve]:
-    made: list[ModelProcess] = []
-
-    def start(*replies: Reply) -> ModelProcess:
-        made.append(ModelProcess(tmp_path, *replies))
-        return made[-1]
-
-    yield start
-    for server in made:
-        server.close()
 
 
 def configure(home: ClusterHome, agent: str, text: str, *, allow: list[str] | None = None) -> None:
