@@ -72,7 +72,7 @@ def build_tools(
     roots = Roots(config.workspace, home.shared, agent)
     every: list[Tool] = [
         MemorySearch(memory),
-        MemoryWrite(memory),
+        MemoryWrite(memory, ledger),
         *(kind(roots) for kind in (ReadFile, ListFiles, SearchFiles, WriteFile, EditFile)),
         Exec(commands, roots),
         ManageProcesses(commands),

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 
 from gateway.channels.routing import Destination
+from gateway.ledger.effects import report_of
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, Effect, NewEffect
@@ -150,14 +151,7 @@ def effects_of(
         line = f"{state.value}: {one_line(run.message, 160)} -> {outcome or '(no text)'} (from {run.caller})"
         effects.append(NewEffect(key=f"{run.run_id}/log", kind="log", payload={"text": line}))
     if run.parent_run_id is not None and not run.people:
-        report = {
-            "runId": run.run_id,
-            "parentRunId": run.parent_run_id,
-            "state": state.value,
-            "text": text,
-            "error": reason or None,
-        }
-        effects.append(NewEffect(key=f"{run.run_id}/report", kind="report", payload=report, target=run.caller))
+        effects.append(report_of(run.run_id, run.parent_run_id, run.caller, state, text, reason))
     effects.append(_delivery(run, state, text, way, repeated))
     return effects
 

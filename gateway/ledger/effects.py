@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from gateway.ledger.records import Effect, NewEffect
+from protocols.runs import RunState
 from runtime.sqlite_writer import SqliteWriter
 
 _json = msgspec.json.Encoder().encode
@@ -92,3 +93,15 @@ def add_effect(db: sqlite3.Connection, run_id: str, effect: NewEffect, now: floa
             None if effect.state == "pending" else now,
         ),
     )
+
+
+def report_of(run_id: str, parent_run_id: str, delegator: str, state: RunState, text: str, reason: str) -> NewEffect:
+    """Tells the delegator how a run ended that it gave."""
+    payload = {
+        "runId": run_id,
+        "parentRunId": parent_run_id,
+        "state": state.value,
+        "text": text,
+        "error": reason or None,
+    }
+    return NewEffect(key=f"{run_id}/report", kind="report", payload=payload, target=delegator)

@@ -18,7 +18,7 @@ from gateway.ledger import schema
 from gateway.ledger.approvals import ApprovalStore
 from gateway.ledger.beats import BeatStore
 from gateway.ledger.children import ChildStore
-from gateway.ledger.effects import EffectStore, add_effect
+from gateway.ledger.effects import EffectStore, add_effect, report_of
 from gateway.ledger.letters import LetterStore
 from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
 from gateway.ledger.rows import add_message, insert_run, open_session
@@ -191,11 +191,11 @@ class Ledger:
             rows = db.execute(
                 "SELECT id, stalled, cancel_requested, reason, coalesce((SELECT"
                 " max(coalesce(s.finished_at, s.started_at)) FROM steps s WHERE s.run_id = runs.id),"
-                " started_at, created_at) FROM runs"
+                " started_at, created_at), parent_run_id, caller, people FROM runs"
                 " WHERE state IN ('running', 'waiting') AND merged_into IS NULL"
             ).fetchall()
             lost: list[str] = []
-            for run_id, stalled, cancelled, reason, progress_at in rows:
+            for run_id, stalled, cancelled, reason, progress_at, parent, caller, people in rows:
                 if cancelled:
                     _finish(db, run_id, Ending(RunState.CANCELLED, reason=reason), now)
                 elif stalled >= MAX_STALLED and now - progress_at >= STALLED_SECONDS:
@@ -204,7 +204,12 @@ class Ledger:
                     reason = (
                         f"started {stalled} times in {minutes:.0f} min without one step; the process died each time"
                     )
-                    _finish(db, run_id, Ending(RunState.LOST, reason=reason), now)
+                    told = (
+                        []
+                        if parent is None or people
+                        else [report_of(run_id, parent, caller, RunState.LOST, "", reason)]
+                    )
+                    _finish(db, run_id, Ending(RunState.LOST, reason=reason, effects=told), now)
                 else:
                     db.execute("UPDATE runs SET state = 'queued', reason = 'interrupted' WHERE id = ?", (run_id,))
             return len(rows) - len(lost), lost

@@ -12,6 +12,9 @@ from gateway.ledger.rows import add_message
 from protocols.runs import Usage
 from runtime.sqlite_writer import SqliteWriter
 
+PINNED_FACTS = 20
+"""Facts that a session keeps in sight at most."""
+
 _json = msgspec.json.Encoder().encode
 
 
@@ -140,6 +143,18 @@ class StepStore:
         await self._writer.submit(
             lambda db: add_message(db, run.session_key, run.run_id, "user", content.decode(), now)
         )
+
+    async def pin(self, run: ClaimedRun, fact: str) -> None:
+        """Keep a fact in the checkpoint of the run's session, once; the newest PINNED_FACTS stay."""
+
+        def operation(db: sqlite3.Connection) -> None:
+            row = db.execute("SELECT pinned FROM sessions WHERE key = ?", (run.session_key,)).fetchone()
+            pinned = msgspec.json.decode(row[0], type=list[str]) if row else []
+            if fact not in pinned:
+                kept = [*pinned, fact][-PINNED_FACTS:]
+                db.execute("UPDATE sessions SET pinned = ? WHERE key = ?", (_json(kept).decode(), run.session_key))
+
+        await self._writer.submit(operation)
 
     async def collect(self, run: ClaimedRun) -> list[str]:
         """Take into `run` what people have queued in its session since: their messages, in order.

@@ -9,6 +9,7 @@ import msgspec
 
 from gateway.agent.memory import Memory
 from gateway.agent.tool import BaseTool, Replay, ToolContext, decode_arguments, spec_of
+from gateway.ledger.ledger import Ledger
 
 
 class SearchArguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -18,6 +19,9 @@ class SearchArguments(msgspec.Struct, forbid_unknown_fields=True):
 
 class WriteArguments(msgspec.Struct, forbid_unknown_fields=True):
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=4000, description="One fact worth keeping, as one line")]
+    pin: Annotated[
+        bool, msgspec.Meta(description="Keep it in sight of this conversation, also once it is summarised")
+    ] = False
 
 
 class MemorySearch(BaseTool):
@@ -50,9 +54,13 @@ class MemoryWrite(BaseTool):
     spec = spec_of("memory_write", "Keep one fact for later: appends a line to today's memory note.", WriteArguments)
     replay = Replay.KEYED
 
-    def __init__(self, memory: Memory) -> None:
+    def __init__(self, memory: Memory, ledger: Ledger) -> None:
         self._memory = memory
+        self._ledger = ledger
 
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         asked: WriteArguments = decode_arguments(WriteArguments, arguments, "memory_write")
-        return await asyncio.to_thread(self._memory.note, asked.text, context.key)
+        where = await asyncio.to_thread(self._memory.note, asked.text, context.key)
+        if asked.pin:
+            await self._ledger.steps.pin(context.run, " ".join(asked.text.split()))
+        return where

@@ -48,7 +48,7 @@ def test_the_past_is_summarised_after_memory_was_flushed_and_stays_in_the_transc
 ) -> None:
     server = serve(
         Reply(
-            calls=[Call("memory_write", {"text": "the blank is Zerodur Class 0"})],
+            calls=[Call("memory_write", {"text": "the blank is Zerodur Class 0", "pin": True})],
             match=Match(text="about to be summarised"),
             times=0,
         ),
@@ -68,6 +68,7 @@ def test_the_past_is_summarised_after_memory_was_flushed_and_stays_in_the_transc
         last = asked(server)[-1]
         assert "were summarised" in last
         assert "Checkpoint, written by code" in last
+        assert "- pinned: the blank is Zerodur Class 0" in last
         assert "Part 0." not in last
         assert "Part 5." in last
         assert gateway.notes().count("the blank is Zerodur Class 0") == len(markers)

@@ -20,8 +20,9 @@ async def test_a_run_is_lost_after_many_starts_over_a_long_time_and_not_before(t
             run_id="run-abcdef",
             source=RunSource.HOOK,
             name="Hook",
-            caller="operator",
-            people=True,
+            caller="manager",
+            people=False,
+            parent_run_id="run-parent",
             session_key="hook:1",
             message="die",
         )
@@ -36,6 +37,8 @@ async def test_a_run_is_lost_after_many_starts_over_a_long_time_and_not_before(t
         assert run is not None
         assert run.state is RunState.LOST
         assert "31 times in 15 min" in run.reason
+        (report,) = await ledger.effects.due()
+        assert (report.kind, report.target, report.payload["state"]) == ("report", "manager", "lost")
     finally:
         reader.close()
         ledger.close()
