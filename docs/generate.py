@@ -76,6 +76,8 @@ def _tables(kind: type[msgspec.Struct], path: tuple[str, ...]) -> list[str]:
         if inner is not None:
             below += _tables(inner, (*path, field.encode_name, "NAME") if keyed else (*path, field.encode_name))
             continue
+        for nested in _tables_inside(field.type):
+            below += _tables(nested, (*path, field.encode_name, "CATEGORY", "NAME"))
         cells = (f"`{field.encode_name}`", name_type(field.type), _default(field), described.get(field.name, ""))
         rows.append(f"| {' | '.join(cells)} |")
     parts: list[str] = []
@@ -95,6 +97,17 @@ def _table_of(kind: Any) -> tuple[type[msgspec.Struct] | None, bool]:
         if isinstance(value, type) and issubclass(value, msgspec.Struct):
             return value, True
     return None, False
+
+
+def _tables_inside(kind: Any) -> list[type[msgspec.Struct]]:
+    """The tables that may stand for a plain value two levels below."""
+    if typing.get_origin(kind) is not dict:
+        return []
+    inner = typing.get_args(kind)[1]
+    if typing.get_origin(inner) is not dict:
+        return []
+    choices = typing.get_args(typing.get_args(inner)[1])
+    return [c for c in choices if isinstance(c, type) and issubclass(c, msgspec.Struct)]
 
 
 def describe(kind: type) -> dict[str, str]:
@@ -123,7 +136,8 @@ def name_type(kind: Any) -> str:
         said = [f"{word} {value}" for key, word in words.items() if (value := getattr(bounds, key)) is not None]
         return ", ".join([name_type(args[0]), *said])
     if origin in (typing.Union, types.UnionType):
-        return name_type(next(a for a in args if a is not type(None)))
+        tables = [a for a in args if isinstance(a, type) and issubclass(a, msgspec.Struct)]
+        return name_type(next(a for a in args if a is not type(None))) + (" or a table" if tables else "")
     if origin is typing.Literal:
         return ", ".join(f"`{json.dumps(a)}`" for a in args)
     if origin is list:

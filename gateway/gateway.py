@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from gateway.agent.acceptance import Acceptance
 from gateway.agent.approvals import Approvals
 from gateway.agent.budget import Budget
 from gateway.agent.children import OwnRuns
@@ -214,6 +215,14 @@ class Gateway:
             places=file.limits.concurrent_runs,
             run_timeout=parse_duration(file.limits.run_timeout),
         )
+        self.acceptance = Acceptance(
+            self._ledger,
+            self._reader,
+            self.runner,
+            steer=lambda: self.config.file.limits.steer,
+            on_accept=self.announcer.run_accepted,
+            cancel_children=self._cancel_children,
+        )
         self.router = Router(
             session_route=self._reader.conversations.route,
             main_session=f"agent:{agent}:main",
@@ -295,9 +304,8 @@ class Gateway:
             self.heartbeat,
             self.models,
             self.waiters,
+            accept=self.acceptance,
             authority=lambda: self.cluster.authority,
-            on_accept=self.announcer.run_accepted,
-            steer=lambda: self.config.file.limits.steer,
             on_change=self.announcer.run_changed,
             cancel_children=self._cancel_children,
             redact=self._redact,

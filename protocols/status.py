@@ -129,9 +129,23 @@ class McpServerStatus(Wire):
 
 
 class ChannelStatus(Wire):
+    """A provider through which people talk to the agent."""
+
     provider: str
+    """`discord`."""
     state: str
+    """`off` (no token), `connecting`, `ready`, `resuming`, `degraded` (the connection is lost and tried again),
+    `auth_failed` or `intents_refused` (both wait for a person)."""
     detail: str = ""
+    """Why, and what to do."""
+    since: float = 0.0
+    """When it came into this state."""
+    name: str = ""
+    """The bot's name."""
+    guilds: int = 0
+    """Servers it sees."""
+    next_at: float | None = None
+    """When it is tried again."""
 
 
 class AgentStatus(Wire):

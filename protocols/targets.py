@@ -16,7 +16,7 @@ Provider = Literal["discord", "slack", "agent"]
 Kind = Literal["user", "channel", "thread", "run"]
 
 KINDS: dict[str, tuple[str, ...]] = {
-    "discord": ("user", "channel", "thread"),
+    "discord": ("user", "channel"),
     "slack": ("user", "channel", "thread"),
     "agent": ("run",),
 }

@@ -18,6 +18,12 @@ from protocols.hooks import Thinking
 from protocols.registry import AgentName, RegistryError, check_families, parse_agent_name, roster_entry
 from protocols.schedules import Missed
 from protocols.targets import TargetError, parse_target
+from runtime.config_discord import (
+    ClusterDiscordTable,
+    InstanceDiscordTable,
+    check_cluster_discord,
+    check_instance_discord,
+)
 from runtime.config_providers import ProviderTable, check_providers
 from runtime.config_reach import McpTable, WebTable, check_mcp, check_web
 from runtime.config_shell import ShellTable, check_shell
@@ -66,17 +72,6 @@ class BudgetTable(_Table):
     With `daily_usd` alone, models without a known price may use two million."""
     over: Literal["wait", "fail"] = "wait"
     """What becomes of a run over budget: it waits for the next day or a larger budget, or it fails."""
-
-
-class ClusterDiscordTable(_Table):
-    guild: str | None = None
-    """The server's id."""
-    api_base: str | None = None
-    """Another REST endpoint (https, or loopback)."""
-    gateway_url: str | None = None
-    """Another gateway (wss, or loopback)."""
-    channels: dict[str, dict[str, str]] = msgspec.field(default_factory=dict)
-    """Category -> channel -> id."""
 
 
 class ClusterFile(_Table):
@@ -179,11 +174,6 @@ class LimitsTable(_Table):
     """Above this size of its ledger, the oldest ended runs are removed. The file itself is reused, not shrunk."""
 
 
-class InstanceDiscordTable(_Table):
-    home: str | None = None
-    """Target of answers that name no other: `discord:channel:<id>`."""
-
-
 class InstanceFile(_Table):
     """instances/<agent>/instance.toml"""
 
@@ -273,6 +263,8 @@ def load_cluster(home: Home) -> Cluster:
         raise _at(path, text, ["web", *key], ValueError(problem_with))
     placements = load_placements(home)
     placed_agents = {**placements.agents, **file.agents}
+    for key, problem_with in check_cluster_discord(file.discord, {*placed_agents, *placements.removed}):
+        raise _at(path, text, ["discord", *key], ValueError(problem_with))
     in_order = [*file.agents, *(name for name in placements.agents if name not in file.agents)]
     agents: dict[str, AgentSpec] = {}
     for name in (name for name in in_order if name not in placements.removed):
@@ -320,7 +312,6 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
         (["schedule", "tz"], lambda: _check_zone(file.schedule.tz)),
         (["heartbeat", "target"], lambda: _check_beat_target(file.heartbeat.target)),
         (["heartbeat", "model"], lambda: file.heartbeat.model and split_model(file.heartbeat.model)),
-        (["discord", "home"], lambda: file.discord.home and parse_target(file.discord.home)),
         (["limits", "run_timeout"], lambda: _check_timeout(file.limits.run_timeout)),
         (["shell", "timeout"], lambda: _check_timeout(file.shell.timeout)),
         (["shell", "background_after"], lambda: _check_timeout(file.shell.background_after)),
@@ -336,6 +327,8 @@ def load_instance(cluster: Cluster, name: str) -> Instance:
             raise _at(path, text, ["mcp", server, *key], ValueError(problem))
     for key, problem in check_shell(file.shell, home):
         raise _at(path, text, ["shell", *key], ValueError(problem))
+    for key, problem in check_instance_discord(file.discord, cluster.file.discord):
+        raise _at(path, text, ["discord", *key], ValueError(problem))
     for where, check in checks:
         try:
             check()

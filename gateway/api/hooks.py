@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 
+from gateway.agent.acceptance import Acceptance
 from gateway.agent.heartbeat import Heartbeat
 from gateway.agent.runner import Runner
 from gateway.api.waiting import RunWaiters
@@ -39,9 +40,8 @@ class HooksApi:
         models: Models,
         waiters: RunWaiters,
         *,
+        accept: Acceptance,
         authority: Callable[[], Authority],
-        steer: Callable[[], str],
-        on_accept: Callable[[NewRun], None],
         on_change: Callable[[str], None],
         cancel_children: Callable[[str], None],
         redact: Callable[[str], str],
@@ -53,9 +53,8 @@ class HooksApi:
         self._heartbeat = heartbeat
         self._models = models
         self._waiters = waiters
+        self._accept = accept
         self._authority = authority
-        self._steer = steer
-        self._on_accept = on_accept
         self._on_change = on_change
         self._cancel_children = cancel_children
         self._redact = redact
@@ -84,20 +83,8 @@ class HooksApi:
         hook = await call.body(AgentHook)
         self._admit(call.caller, hook)
         new = self._new_run(call.caller, hook)
-        run_id, state, fresh = await self._ledger.accept(new)
-        if fresh:
-            if new.people and self._steer() == "interrupt":
-                await self._interrupt(new)
-            self._on_accept(new)
-            self._runner.accepted(held=new.held, deadline=new.deadline)
+        run_id, state, _ = await self._accept(new)
         return 202, AgentAccepted(ok=True, run_id=run_id, status=state.value, status_url=f"/hooks/runs/{run_id}")
-
-    async def _interrupt(self, new: NewRun) -> None:
-        """A person's newer message ends what is under way in its session."""
-        for run in self._reader.current():
-            if run.session_key == new.session_key and run.run_id != new.run_id:
-                await self._runner.cancel(run.run_id, f"interrupted by {new.run_id}, a newer message")
-                self._cancel_children(run.run_id)
 
     def _admit(self, caller: str, hook: AgentHook) -> None:
         """Everything a well-formed hook can still be refused for."""

@@ -34,12 +34,16 @@ class PermanentRefusal(AtomizerError):
     """It will never work as it stands: a dead letter."""
 
 
+class FateUnknown(AtomizerError):
+    """It may have been done, and nobody can tell any more: shown as `unknown`, and never repeated by itself."""
+
+
 class Skip(AtomizerError):
     """There is nothing to do after all; the message says why."""
 
 
 Handler = Callable[[Effect], Awaitable[str]]
-"""Carries one effect out and says what was done. Raises PermanentRefusal or Skip; any other error is retried."""
+"""Carries one effect out and says what was done. Raises PermanentRefusal, FateUnknown or Skip; others are retried."""
 
 
 class Outbox:
@@ -116,6 +120,9 @@ class Outbox:
         except PermanentRefusal as error:
             log.error("%s of %s is a dead letter: %s", effect.kind, effect.run_id, error)
             await self._ledger.effects.settle(effect.id, "dead", str(error))
+        except FateUnknown as error:
+            log.error("%s of %s: nobody can tell whether it was delivered: %s", effect.kind, effect.run_id, error)
+            await self._ledger.effects.settle(effect.id, "unknown", str(error))
         except DiskFull:
             raise
         except (AtomizerError, OSError, TimeoutError) as error:

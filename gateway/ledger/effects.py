@@ -74,6 +74,19 @@ class EffectStore:
             )
         )
 
+    async def hurry(self, provider: str) -> None:
+        """What goes out through `provider` and waits to be tried again is due now."""
+        now = self._clock()
+        await self._writer.submit(
+            lambda db: (
+                db.execute(
+                    "UPDATE effects SET next_at = ? WHERE state = 'pending' AND next_at > ? AND target >= ?"
+                    " AND target < ?",
+                    (now, now, f"{provider}:", f"{provider};"),  # ; follows :
+                ).rowcount
+            )
+        )
+
 
 def add_effect(db: sqlite3.Connection, run_id: str, effect: NewEffect, now: float) -> None:
     """Write an effect in the caller's transaction, once for its key."""

@@ -20,6 +20,7 @@ from gateway.ledger.beats import BeatStore
 from gateway.ledger.children import ChildStore
 from gateway.ledger.effects import EffectStore, add_effect, report_of
 from gateway.ledger.letters import LetterStore
+from gateway.ledger.posts import PostStore
 from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
 from gateway.ledger.rows import add_message, insert_run, open_session
 from gateway.ledger.schedules import ScheduleStore
@@ -53,6 +54,7 @@ class Ledger:
         self.schedules = ScheduleStore(self.writer, clock)
         self.children = ChildStore(self.writer, clock, agent)
         self.letters = LetterStore(self.writer, clock)
+        self.posts = PostStore(self.writer, clock)
         self.approvals = ApprovalStore(self.writer, clock, agent)
 
     def start(self) -> None:
@@ -262,6 +264,7 @@ class Ledger:
                     ("runs", "id"),
                 ):
                     db.execute(f"DELETE FROM {table} WHERE {column} = ?", (run_id,))
+                db.execute("DELETE FROM posts WHERE key > ? AND key < ?", (f"{run_id}/", f"{run_id}0"))  # / then 0
             db.execute(
                 "DELETE FROM sessions WHERE updated_at < ? AND NOT EXISTS"
                 " (SELECT 1 FROM messages m WHERE m.session_key = sessions.key)",

@@ -25,10 +25,19 @@ class LetterStore:
         self._clock = clock
 
     async def replay(self, letter_id: int, to: str | None, by: str) -> Literal["again", "not_dead", "unknown"]:
-        """Put a dead letter back into the outbox, for `to` if given. Its time to be given up starts anew."""
+        """Put a dead letter back into the outbox, for `to` if given. Its time to be given up starts anew.
+
+        What of it stands on a channel already is not posted again, unless it goes elsewhere now.
+        """
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> Literal["again", "not_dead", "unknown"]:
+            row = db.execute(f"SELECT key FROM effects WHERE id = ? AND {_DEAD}", (letter_id,)).fetchone()
+            if row is not None:
+                db.execute(
+                    "DELETE FROM posts WHERE key = ? AND (message_id IS NULL OR target <> coalesce(?, target))",
+                    (row[0], to),
+                )
             changed = db.execute(
                 "UPDATE effects SET state = 'pending', attempts = 0, next_at = ?, created_at = ?, finished_at = NULL,"
                 f" detail = ?, target = coalesce(?, target) WHERE id = ? AND {_DEAD}",

@@ -12,6 +12,7 @@ from gateway.ledger.approvals import COLUMNS, as_approval
 from gateway.ledger.children import ChildReader
 from gateway.ledger.conversations import ConversationReader
 from gateway.ledger.letters import LetterReader
+from gateway.ledger.posts import PostReader
 from gateway.ledger.recording import read_recording
 from gateway.ledger.records import ClaimedRun, RunOptions, StoredStep
 from gateway.ledger.schedules import ScheduleReader
@@ -48,6 +49,7 @@ class Reader:
         self.schedules = ScheduleReader(self._db)
         self.own_children = ChildReader(self._db)
         self.letters = LetterReader(self._db)
+        self.posts = PostReader(self._db)
         self.conversations = ConversationReader(self._db)
 
     def close(self) -> None:

@@ -11,6 +11,18 @@ from protocols.hooks import Thinking
 from protocols.runs import RunError, RunSource, RunState, RunSummary, Usage, one_line
 
 
+class Origin(msgspec.Struct, frozen=True):
+    """The message on a channel that a run answers."""
+
+    place: str
+    """Target of the channel it stands in: also for a direct message, whose answer's target is the person."""
+    message_id: str
+    author: str
+    """Target of who wrote it."""
+    name: str = ""
+    """How people see them."""
+
+
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     """How a run was asked to be carried out."""
 
@@ -20,6 +32,7 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     model: str | None = None
     thinking: Thinking | None = None
     timeout_seconds: float | None = None
+    origin: Origin | None = None
 
 
 class NewRun(msgspec.Struct, frozen=True):

@@ -190,7 +190,27 @@ DROP INDEX steps_spent;
 CREATE INDEX steps_spent ON steps(finished_at) WHERE input_tokens IS NOT NULL
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+_V3 = """
+CREATE TABLE posts(
+  key TEXT NOT NULL,
+  idx INTEGER NOT NULL,
+  target TEXT NOT NULL,
+  nonce TEXT NOT NULL,
+  text TEXT NOT NULL,
+  tried_at REAL NOT NULL,
+  place TEXT,
+  message_id TEXT,
+  final INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY(key, idx)
+) WITHOUT ROWID;
+CREATE INDEX posts_message ON posts(message_id) WHERE message_id IS NOT NULL;
+CREATE TABLE marks(
+  name TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) WITHOUT ROWID
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 """Append only: a file at version n gets the scripts from n on."""
 
 

@@ -56,7 +56,7 @@ def test_what_parses_prints_as_it_was(text: str) -> None:
         ("123456789012345678", "write provider:kind:id"),
         ("channel:123456789012345678", "write provider:kind:id"),
         ("telegram:user:1", "known: discord, slack, agent"),
-        ("discord:room:123456789012345678", "known: user, channel, thread"),
+        ("discord:room:123456789012345678", "known: user, channel"),
         ("discord:channel:general", "is not a discord channel id"),
         ("discord:channel:123456789012345678\n", "is not a discord channel id"),
         ("discord:channel:\u0661\u0662\u0663456789012345678", "is not a discord channel id"),
