@@ -369,7 +369,7 @@ class Gateway:
             "maintenance": prune(
                 self._ledger,
                 self._reader,
-                busy=lambda: self.runner.busy,
+                busy=lambda: self.runner.occupied,
                 limits=lambda: self.config.file.limits,
             ),
         }

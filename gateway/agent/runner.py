@@ -35,14 +35,25 @@ class Working(Protocol):
 class _Place:
     """A run under way."""
 
-    __slots__ = ("cancel_reason", "limit", "parked", "run", "task")
+    __slots__ = ("cancel_reason", "left", "limit", "parked", "run", "task", "waiting", "working")
 
     def __init__(self, run: ClaimedRun) -> None:
         self.run = run
         self.task: asyncio.Task[None] | None = None
+        self.working = False
+        """Its work has begun and not ended: only meanwhile may the task be cancelled, for the rest is bookkeeping."""
+        self.waiting = 0
+        """Its calls that wait for somebody else, at this moment."""
         self.parked = False
+        """It waits and has given its place to others."""
         self.cancel_reason: str | None = None
         self.limit: asyncio.Timeout | None = None
+        self.left: float | None = None
+        """Seconds that the run had left when it began to wait; None: no clock was stopped."""
+
+    def interrupt(self) -> None:
+        if self.working and self.task is not None:
+            self.task.cancel()
 
 
 class Runner:
@@ -72,13 +83,19 @@ class Runner:
         self._run_timeout = run_timeout
         self._clock = clock
         self._places: dict[str, _Place] = {}
-        self._returning: list[asyncio.Future[None]] = []
+        self._returning: list[tuple[_Place, asyncio.Future[None]]] = []
         self._wake = asyncio.Event()
         self._draining = False
         self._deadlines = reader.next_deadline() is not None
 
     @property
     def busy(self) -> bool:
+        """Does a run work now? One that waits for somebody, perhaps for days, does not."""
+        return any(not place.parked for place in self._places.values())
+
+    @property
+    def occupied(self) -> bool:
+        """Is a run under way, working or waiting?"""
         return bool(self._places)
 
     @property
@@ -123,13 +140,16 @@ class Runner:
 
     async def cancel(self, run_id: str, reason: str) -> RunState | None:
         """Cancel a run; its state before, or None if there is none. What it delegated is the caller's to cancel."""
-        before = await self._ledger.request_cancel(run_id, Ending(RunState.CANCELLED, reason=reason))
-        place = self._places.get(run_id)
-        if place is not None and place.task is not None and before is not None and not before.ended:
+        run = self._reader.claimed(run_id)
+        if run is None:
+            return None
+        ending = self._ending(run, RunState.CANCELLED, reason=reason)
+        before, ended = await self._ledger.request_cancel(run_id, ending)
+        if ended:
+            await self._tell_end(run, ending)
+        elif not before.ended and (place := self._places.get(run_id)) is not None:
             place.cancel_reason = reason
-            place.task.cancel()
-        if before is RunState.QUEUED:
-            self._on_change(run_id)
+            place.interrupt()
         return before
 
     async def drain(self, seconds: float) -> None:
@@ -139,8 +159,8 @@ class Runner:
         if waited and seconds > 0:
             await asyncio.wait(waited, timeout=seconds)
         rest = [p.task for p in self._places.values() if p.task is not None]
-        for task in rest:
-            task.cancel()
+        for place in self._places.values():
+            place.interrupt()
         if rest:
             await asyncio.wait(rest, timeout=5)
 
@@ -153,8 +173,9 @@ class Runner:
         active = [p for p in self._places.values() if not p.parked]
         free = self._limit - len(active)
         while free > 0 and self._returning:
-            future = self._returning.pop(0)
+            place, future = self._returning.pop(0)
             if not future.done():
+                place.parked = False
                 future.set_result(None)
                 free -= 1
         if free <= 0:
@@ -191,6 +212,18 @@ class Runner:
     async def _attempt(self, place: _Place) -> Ending | None:
         """Work on the run; how it ended, or None if the process stops and it is to go on later."""
         run = place.run
+        if place.cancel_reason is not None:  # before the first step was made
+            return self._ending(run, RunState.CANCELLED, reason=place.cancel_reason)
+        if self._draining:
+            return None
+        place.working = True
+        try:
+            return await self._work_on(place)
+        finally:
+            place.working = False
+
+    async def _work_on(self, place: _Place) -> Ending | None:
+        run = place.run
         seconds = run.options.timeout_seconds or self._run_timeout
         if run.deadline is not None:
             seconds = min(seconds, run.deadline - self._clock())
@@ -204,7 +237,9 @@ class Runner:
             if self._draining:
                 return None
             raise
-        except TimeoutError:
+        except TimeoutError as error:
+            if place.limit is None or not place.limit.expired():
+                return self._broke(run, error)
             return self._failed(run, "timeout", f"not done within {seconds:.0f} s")
         except ProviderError as error:
             return self._failed(run, f"model_{error.kind.value}", str(error))
@@ -215,8 +250,11 @@ class Runner:
         except AtomizerError as error:
             return self._failed(run, "failed", str(error))
         except Exception as error:
-            log.exception("the turn failed")
-            return self._failed(run, "internal", f"{type(error).__name__}: {error}")
+            return self._broke(run, error)
+
+    def _broke(self, run: ClaimedRun, error: Exception) -> Ending:
+        log.exception("the turn failed")
+        return self._failed(run, "internal", f"{type(error).__name__}: {error}")
 
     def _failed(self, run: ClaimedRun, code: str, message: str) -> Ending:
         return self._ending(run, RunState.FAILED, reason=message, error=RunError(code=code, message=message))
@@ -248,6 +286,9 @@ class Runner:
                 await asyncio.sleep(pause)
         level = logging.INFO if ending.state in (RunState.SUCCEEDED, RunState.CANCELLED) else logging.ERROR
         log.log(level, "%s%s", ending.state.value, f": {ending.reason}" if ending.reason else "")
+        await self._tell_end(run, ending)
+
+    async def _tell_end(self, run: ClaimedRun, ending: Ending) -> None:
         self._on_change(run.run_id)
         await self._on_end(run, ending)
 
@@ -258,22 +299,36 @@ class Runner:
 
     @contextlib.asynccontextmanager
     async def _parked(self, place: _Place, reason: str) -> AsyncIterator[None]:
-        """The run is `waiting` and its place free while the block lasts."""
+        """The run is `waiting` and its place free while the block lasts, or several of them side by side."""
         run_id = place.run.run_id
-        await self._ledger.set_waiting(run_id, reason)
-        place.parked = True
-        left = self._stop_clock(place)
-        self._on_change(run_id)
-        self.wake()
+        place.waiting += 1
+        if place.waiting == 1:
+            place.left = self._stop_clock(place)
         try:
+            if not place.parked:
+                place.parked = True
+                await self._ledger.set_waiting(run_id, reason)
+                self._on_change(run_id)
+                self.wake()
             yield
         finally:
-            self._start_clock(place, left)
-            if place.cancel_reason is None and not self._draining:
-                await self._take_place_again()
-            place.parked = False
-            await self._ledger.set_running(run_id)
-            self._on_change(run_id)
+            place.waiting -= 1
+            if not place.waiting:
+                self._start_clock(place)
+                await self._go_on(place)
+
+    async def _go_on(self, place: _Place) -> None:
+        """Nothing of the run waits any more: it takes a place again, unless it only has to end."""
+        expired = place.limit is not None and place.limit.expired()
+        if place.cancel_reason is None and not expired and not self._draining:
+            await self._take_place_again(place)
+        if place.waiting:  # another of its calls began to wait meanwhile
+            place.parked = True
+            self.wake()
+            return
+        place.parked = False
+        await self._ledger.set_running(place.run.run_id)
+        self._on_change(place.run.run_id)
 
     def _stop_clock(self, place: _Place) -> float | None:
         """Waiting does not use up the run's time, only its deadline. The seconds it had left."""
@@ -284,22 +339,23 @@ class Runner:
         place.limit.reschedule(None if deadline is None else now + max(0.0, deadline - self._clock()))
         return when - now
 
-    def _start_clock(self, place: _Place, left: float | None) -> None:
+    def _start_clock(self, place: _Place) -> None:
+        left, place.left = place.left, None
         if place.limit is None or left is None or place.limit.expired():
             return
         if place.run.deadline is not None:
             left = min(left, place.run.deadline - self._clock())
         place.limit.reschedule(asyncio.get_running_loop().time() + max(0.0, left))
 
-    async def _take_place_again(self) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self._returning.append(future)
+    async def _take_place_again(self, place: _Place) -> None:
+        asked = place, asyncio.get_running_loop().create_future()
+        self._returning.append(asked)
         self.wake()
         try:
-            await future
+            await asked[1]
         finally:
             with contextlib.suppress(ValueError):
-                self._returning.remove(future)
+                self._returning.remove(asked)
 
 
 def _again(run: ClaimedRun) -> str:

@@ -140,20 +140,21 @@ class Ledger:
         now = self._clock()
         return await self.writer.submit(lambda db: _finish(db, run_id, ending, now))
 
-    async def request_cancel(self, run_id: str, ending: Ending) -> RunState | None:
-        """Cancel: a queued run ends at once; one under way is marked, for its task to end. The state before."""
+    async def request_cancel(self, run_id: str, ending: Ending) -> tuple[RunState, bool]:
+        """Cancel: (the state before, whether the run has ended with this).
+
+        A run that is queued, or taken into another, ends at once; one under way is marked, for its task to end.
+        """
         now = self._clock()
 
-        def operation(db: sqlite3.Connection) -> RunState | None:
+        def operation(db: sqlite3.Connection) -> tuple[RunState, bool]:
             row = db.execute("SELECT state, merged_into FROM runs WHERE id = ?", (run_id,)).fetchone()
-            if row is None:
-                return None
             state = RunState(row[0])
             if state is RunState.QUEUED or row[1] is not None:
-                _finish(db, run_id, ending, now)
-            elif not state.ended:
+                return state, _finish(db, run_id, ending, now)
+            if not state.ended:
                 db.execute("UPDATE runs SET cancel_requested = 1, reason = ? WHERE id = ?", (ending.reason, run_id))
-            return state
+            return state, False
 
         return await self.writer.submit(operation)
 

@@ -215,29 +215,17 @@ class Reader:
         ).fetchone()
         return row is not None
 
+    def claimed(self, run_id: str) -> ClaimedRun | None:
+        """The run as its work would be given it, whatever its state; None if there is none."""
+        row = self._db.execute(f"{_LIST} WHERE id = ?", (run_id,)).fetchone()
+        return _claimed(row) if row else None
+
     def merged(self, run_id: str) -> list[ClaimedRun]:
         """The runs that were taken into this one and wait for it."""
         rows = self._db.execute(
             "SELECT * FROM runs WHERE merged_into = ? AND state = 'waiting' ORDER BY seq", (run_id,)
         ).fetchall()
-        return [
-            ClaimedRun(
-                run_id=r["id"],
-                source=RunSource(r["source"]),
-                name=r["name"],
-                caller=r["caller"],
-                people=bool(r["people"]),
-                session_key=r["session_key"],
-                message=r["message"],
-                options=msgspec.json.decode(r["options"], type=RunOptions),
-                parent_run_id=r["parent_run_id"],
-                depth=r["depth"],
-                deadline=r["deadline"],
-                attempts=r["attempts"],
-                started_at=r["started_at"],
-            )
-            for r in rows
-        ]
+        return [_claimed(row) for row in rows]
 
     def children(self, run_id: str) -> list[ChildRun]:
         return [self._child(c) for c in self._rows("children", "parent_run_id", run_id, "created_at")]
@@ -359,3 +347,21 @@ class Reader:
             error=row["error"],
             status_url=f"/hooks/runs/{row['run_id']}",
         )
+
+
+def _claimed(row: sqlite3.Row) -> ClaimedRun:
+    return ClaimedRun(
+        run_id=row["id"],
+        source=RunSource(row["source"]),
+        name=row["name"],
+        caller=row["caller"],
+        people=bool(row["people"]),
+        session_key=row["session_key"],
+        message=row["message"],
+        options=msgspec.json.decode(row["options"], type=RunOptions),
+        parent_run_id=row["parent_run_id"],
+        depth=row["depth"],
+        deadline=row["deadline"],
+        attempts=row["attempts"],
+        started_at=row["started_at"] or row["created_at"],
+    )
