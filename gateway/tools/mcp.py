@@ -13,8 +13,8 @@ import msgspec
 
 from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError
 from gateway.mcp.server import McpFailed, McpServer, McpToolSpec
+from gateway.models.outside import as_data, cut
 from gateway.models.provider import ToolSpec
-from gateway.tools.outside import as_data, cut
 from gateway.tools.web import refuse_secrets
 
 log = logging.getLogger("mcp")

@@ -15,7 +15,7 @@ from aiohttp import ClientError, ClientResponse, hdrs
 from yarl import URL
 
 from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError, decode_arguments, spec_of
-from gateway.tools.outside import MAX_OUTSIDE, as_data, cut
+from gateway.models.outside import MAX_OUTSIDE, as_data, cut
 from gateway.tools.web_guard import Refused, WebGuard
 from gateway.tools.web_page import decode, read_page
 from gateway.tools.web_services import Searcher, SearchFailed

@@ -12,7 +12,7 @@ import pytest
 from yarl import URL
 
 from gateway.agent.tool import ToolError
-from gateway.tools.outside import as_data
+from gateway.models.outside import as_data
 from gateway.tools.web import WebFetch, WebSearch
 from gateway.tools.web_guard import Refused, WebGuard, is_public
 from gateway.tools.web_page import read_page

@@ -1,4 +1,4 @@
-"""Text from outside, marked as data with its source before a model reads it."""
+"""Text from outside, marked as data with its source before a model reads it: pages, messages, files, results of servers."""
 
 from __future__ import annotations
 
