@@ -411,9 +411,12 @@ class Gateway:
         self.announcer.run_accepted(new)
         self.runner.accepted(held=new.held, deadline=new.deadline)
 
-    def _effects_of(self, run: ClaimedRun, state: RunState, text: str, reason: str) -> list[NewEffect]:
+    def _effects_of(
+        self, run: ClaimedRun, state: RunState, text: str, reason: str, into: ClaimedRun | None
+    ) -> list[NewEffect]:
         way = self.router.destination(run.options, run.session_key)
-        return effects_of(run, state, text, reason, way, repeated=self.heartbeat.repeats(run, text))
+        repeated = self.heartbeat.repeats(run, text)
+        return effects_of(run, state, text, reason, way, repeated=repeated, answered_with=into)
 
     async def _run_ended(self, run: ClaimedRun, ending: Ending) -> None:
         self.outbox.wake()

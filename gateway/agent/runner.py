@@ -32,6 +32,10 @@ class Working(Protocol):
     ) -> str: ...
 
 
+EffectsOf = Callable[[ClaimedRun, RunState, str, str, ClaimedRun | None], list[NewEffect]]
+"""(run, state, text, reason, the run it was taken into, if any) -> what leaves the process when it ends so."""
+
+
 class _Place:
     """A run under way."""
 
@@ -65,7 +69,7 @@ class Runner:
         reader: Reader,
         *,
         work: Working,
-        effects_of: Callable[[ClaimedRun, RunState, str, str], list[NewEffect]],
+        effects_of: EffectsOf,
         on_change: Callable[[str], None],
         on_end: Callable[[ClaimedRun, Ending], Awaitable[None]],
         places: int,
@@ -268,8 +272,8 @@ class Runner:
             text=text,
             reason=one_line(reason, 500),
             error=error,
-            effects=self._effects_of(run, state, text, reason),
-            merged={other.run_id: self._effects_of(other, state, text, reason) for other in merged},
+            effects=self._effects_of(run, state, text, reason, None),
+            merged={other.run_id: self._effects_of(other, state, text, reason, run) for other in merged},
         )
 
     async def _end(self, run: ClaimedRun, ending: Ending) -> None:

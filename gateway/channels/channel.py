@@ -221,8 +221,14 @@ class Channel(Protocol):
         """A thread on a message, or the one it has; raises ChannelError."""
         ...
 
-    async def history(self, place: Target, *, after: str | None = None, limit: int = 100) -> list[Heard]:
-        """The newest messages, or the first after an id; oldest first. Raises ChannelError."""
+    async def history(
+        self, place: Target, *, after: str | None = None, since: float | None = None, limit: int = 100
+    ) -> list[Heard]:
+        """The newest messages, or the first after an id or a time (unix seconds); oldest first.
+
+        `place` may be a person: then it is the direct messages with them. Own messages keep their text as it is.
+        Raises ChannelError.
+        """
         ...
 
     async def fetch(self, attachment: Attachment, most: int) -> bytes:

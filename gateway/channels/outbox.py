@@ -9,8 +9,10 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
+import msgspec
+
 from gateway.channels.routing import Destination
-from gateway.ledger.effects import report_of
+from gateway.ledger.effects import answer_of, report_of
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, Effect, NewEffect
@@ -146,11 +148,19 @@ class Outbox:
 
 
 def effects_of(
-    run: ClaimedRun, state: RunState, text: str, reason: str, way: Destination, *, repeated: bool = False
+    run: ClaimedRun,
+    state: RunState,
+    text: str,
+    reason: str,
+    way: Destination,
+    *,
+    repeated: bool = False,
+    answered_with: ClaimedRun | None = None,
 ) -> list[NewEffect]:
     """What leaves the process when `run` ends so: the log's line, the report to the delegator, the answer.
 
-    `way` is where its answer goes; `repeated`: a heartbeat's alert that was told in these words before.
+    `way` is where its answer goes; `repeated`: a heartbeat's alert that was told in these words before;
+    `answered_with`: the run of the same conversation that this one was taken into.
     """
     effects: list[NewEffect] = []
     if run.source in (RunSource.HOOK, RunSource.SCHEDULE):
@@ -159,12 +169,16 @@ def effects_of(
         effects.append(NewEffect(key=f"{run.run_id}/log", kind="log", payload={"text": line}))
     if run.parent_run_id is not None and not run.people:
         effects.append(report_of(run.run_id, run.parent_run_id, run.caller, state, text, reason))
-    effects.append(_delivery(run, state, text, way, repeated))
+    if run.options.origin is not None:
+        told = answer_of(run.run_id, run.options, state, "" if answered_with else text, reason)
+        effects.append(msgspec.structs.replace(told, target=way.target, state=way.state, detail=way.detail))
+    else:
+        effects.append(_delivery(run, state, text, way, repeated))
     return effects
 
 
 def _delivery(run: ClaimedRun, state: RunState, text: str, way: Destination, repeated: bool) -> NewEffect:
-    """The answer's way to people."""
+    """An answer that nobody on a channel asked for: of a hook, a schedule, a heartbeat."""
     if run.options.deliver:
         if state is not RunState.SUCCEEDED:
             way = Destination("skipped", way.target, f"the run {state.value}")

@@ -18,6 +18,15 @@ LAST = "last"
 """As `channel` or as a heartbeat's target: where a person last wrote from."""
 
 
+def is_target(text: str) -> bool:
+    """Is it typed already?"""
+    try:
+        parse_target(text)
+    except TargetError:
+        return False
+    return True
+
+
 class Destination(msgspec.Struct, frozen=True):
     """Where to, or why nowhere."""
 
@@ -91,14 +100,14 @@ class Router:
         return Destination("pending", str(target))
 
     def _by_id(self, id: str) -> Destination:
-        """A channel's bare id, of whichever connected provider has such ids."""
+        """A bare id, of whichever connected provider has such ids; the outbox asks the provider whose it is, once."""
         connected = self._connected()
         if not connected:
             return Destination("dead", id, f"channel {id!r} cannot be resolved: no channel is connected")
         found = [target for provider in sorted(connected) if (target := _channel(provider, id)) is not None]
         if len(found) != 1:
             return Destination("dead", id, f"channel {id!r} cannot be resolved: write provider:kind:id into `to`")
-        return Destination("pending", str(found[0]))
+        return Destination("pending", id)
 
 
 def _channel(provider: str, id: str) -> Target | None:

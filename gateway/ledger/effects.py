@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from gateway.ledger.records import Effect, NewEffect
-from protocols.runs import RunState
+from gateway.ledger.records import Effect, NewEffect, RunOptions
+from protocols.runs import RunState, one_line
 from runtime.sqlite_writer import SqliteWriter
 
 _json = msgspec.json.Encoder().encode
@@ -74,6 +74,12 @@ class EffectStore:
             )
         )
 
+    async def retarget(self, effect_id: int, target: str) -> None:
+        """A bare id was found to be this."""
+        await self._writer.submit(
+            lambda db: db.execute("UPDATE effects SET target = ? WHERE id = ?", (target, effect_id)).rowcount
+        )
+
     async def hurry(self, provider: str) -> None:
         """What goes out through `provider` and waits to be tried again is due now."""
         now = self._clock()
@@ -118,3 +124,12 @@ def report_of(run_id: str, parent_run_id: str, delegator: str, state: RunState, 
         "error": reason or None,
     }
     return NewEffect(key=f"{run_id}/report", kind="report", payload=payload, target=delegator)
+
+
+def answer_of(run_id: str, options: RunOptions, state: RunState, text: str, reason: str) -> NewEffect:
+    """To somebody who wrote on a channel: the answer, or that there is none. What was shown of it is always tidied."""
+    mark = {RunState.SUCCEEDED: "done", RunState.CANCELLED: "stopped"}.get(state, "failed")
+    if mark == "failed":
+        text = f"I could not finish this: {one_line(reason, 500) or state.value}"
+    payload = {"text": text if mark != "stopped" else "", "mark": mark, "to": options.to, "origin": options.origin}
+    return NewEffect(key=f"{run_id}/deliver", kind="deliver", payload=payload, target=options.to)

@@ -18,7 +18,7 @@ from gateway.ledger import schema
 from gateway.ledger.approvals import ApprovalStore
 from gateway.ledger.beats import BeatStore
 from gateway.ledger.children import ChildStore
-from gateway.ledger.effects import EffectStore, add_effect, report_of
+from gateway.ledger.effects import EffectStore, add_effect, answer_of, report_of
 from gateway.ledger.letters import LetterStore
 from gateway.ledger.posts import PostStore
 from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
@@ -194,25 +194,19 @@ class Ledger:
             rows = db.execute(
                 "SELECT id, stalled, cancel_requested, reason, coalesce((SELECT"
                 " max(coalesce(s.finished_at, s.started_at)) FROM steps s WHERE s.run_id = runs.id),"
-                " started_at, created_at), parent_run_id, caller, people FROM runs"
-                " WHERE state IN ('running', 'waiting') AND merged_into IS NULL"
+                " started_at, created_at) FROM runs WHERE state IN ('running', 'waiting') AND merged_into IS NULL"
             ).fetchall()
             lost: list[str] = []
-            for run_id, stalled, cancelled, reason, progress_at, parent, caller, people in rows:
+            for run_id, stalled, cancelled, reason, progress_at in rows:
                 if cancelled:
-                    _finish(db, run_id, Ending(RunState.CANCELLED, reason=reason), now)
+                    _finish(db, run_id, _told(db, run_id, RunState.CANCELLED, reason), now)
                 elif stalled >= MAX_STALLED and now - progress_at >= STALLED_SECONDS:
                     lost.append(run_id)
                     minutes = (now - progress_at) / 60
                     reason = (
                         f"started {stalled} times in {minutes:.0f} min without one step; the process died each time"
                     )
-                    told = (
-                        []
-                        if parent is None or people
-                        else [report_of(run_id, parent, caller, RunState.LOST, "", reason)]
-                    )
-                    _finish(db, run_id, Ending(RunState.LOST, reason=reason, effects=told), now)
+                    _finish(db, run_id, _told(db, run_id, RunState.LOST, reason), now)
                 else:
                     db.execute("UPDATE runs SET state = 'queued', reason = 'interrupted' WHERE id = ?", (run_id,))
             return len(rows) - len(lost), lost
@@ -278,6 +272,20 @@ class Ledger:
     async def probe(self) -> None:
         """Write nothing, durably: raises if the ledger cannot be written."""
         await self.writer.submit(lambda db: db.execute("UPDATE sessions SET key = key WHERE 0").rowcount)
+
+
+def _told(db: sqlite3.Connection, run_id: str, state: RunState, reason: str) -> Ending:
+    """How a run ends that no task of ours brought to its end, with word to whoever gave it."""
+    parent, caller, people, options = db.execute(
+        "SELECT parent_run_id, caller, people, options FROM runs WHERE id = ?", (run_id,)
+    ).fetchone()
+    effects = []
+    if parent is not None and not people:
+        effects.append(report_of(run_id, parent, caller, state, "", reason))
+    asked = _options.decode(options)
+    if asked.origin is not None:
+        effects.append(answer_of(run_id, asked, state, "", reason))
+    return Ending(state, reason=reason, effects=effects)
 
 
 def _finish(db: sqlite3.Connection, run_id: str, ending: Ending, now: float) -> bool:

@@ -25,7 +25,7 @@ class StoredPost(msgspec.Struct, frozen=True):
     target: str
     nonce: str
     text: str
-    """As it was first sent; a draft is edited later."""
+    """As it was sent, and once it is final as it stands; what a draft shows in between is not written."""
     tried_at: float
     """When it was first sent: from then the provider remembers the nonce for some minutes."""
     place: str | None = None
@@ -65,13 +65,13 @@ class PostStore:
         )
         return StoredPost(key, index, target, nonce, text, now)
 
-    async def posted(self, key: str, index: int, place: str, message_id: str, *, final: bool) -> None:
-        """It stands there; `final`: with its last text."""
+    async def posted(self, key: str, index: int, place: str, message_id: str, text: str, *, final: bool) -> None:
+        """It stands there with this text; `final`: its last."""
         await self._writer.submit(
             lambda db: (
                 db.execute(
-                    "UPDATE posts SET place = ?, message_id = ?, final = ? WHERE key = ? AND idx = ?",
-                    (place, message_id, final, key, index),
+                    "UPDATE posts SET place = ?, message_id = ?, text = ?, final = ? WHERE key = ? AND idx = ?",
+                    (place, message_id, text, final, key, index),
                 ).rowcount
             )
         )

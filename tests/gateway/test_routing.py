@@ -46,7 +46,7 @@ def router(
         (RunOptions(channel="last"), "hook:1", ("pending", PERSON)),
         (RunOptions(channel="discord"), "hook:1", ("pending", HOME)),
         (RunOptions(channel="slack"), MAIN, ("skipped", None)),
-        (RunOptions(channel="323456789012345678"), MAIN, ("pending", ROOM)),
+        (RunOptions(channel="323456789012345678"), MAIN, ("pending", "323456789012345678")),
         (RunOptions(channel="general"), MAIN, ("dead", "general")),
         (RunOptions(to="323456789012345678"), MAIN, ("dead", "323456789012345678")),
         (RunOptions(to="slack:channel:C0123456"), MAIN, ("dead", "slack:channel:C0123456")),
@@ -59,7 +59,7 @@ def test_a_destination_is_what_was_asked_else_the_route_else_the_home(
 ) -> None:
     way = router(routes={MAIN: PERSON}, home=HOME).destination(options, session)
     assert (way.state, way.target) == found
-    if way.state == "pending":
+    if way.state == "pending" and options.channel != ROOM.rpartition(":")[2]:  # a bare id: the provider is asked
         assert str(parse_target(way.target or "")) == way.target
 
 

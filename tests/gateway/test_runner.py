@@ -33,7 +33,7 @@ class Bench:
             self.ledger,
             self.reader,
             work=lambda run, park: self.work(run, park),
-            effects_of=lambda run, state, text, reason: [NewEffect(f"{run.run_id}/told", "log", {"text": state.value})],
+            effects_of=lambda run, state, text, reason, _: [NewEffect(f"{run.run_id}/told", "log", {"text": state.value})],
             on_change=lambda run_id: self.changed.append((run_id, self.reader.state(run_id))),
             on_end=self._on_end,
             places=places,

@@ -180,12 +180,15 @@ class MemoryChannel:
         self._begin("start_thread")
         return Target(self.provider, "channel", message_id)
 
-    async def history(self, place: Target, *, after: str | None = None, limit: int = 100) -> list[Heard]:
+    async def history(
+        self, place: Target, *, after: str | None = None, since: float | None = None, limit: int = 100
+    ) -> list[Heard]:
         self._begin("history")
         if place in self.hidden:
             raise Refusal("no_access", f"{place} cannot be read")
-        there = [m for m in self.messages if m.place == place and (after is None or int(m.id) > int(after))]
-        return [self.heard(m) for m in (there[:limit] if after else there[-limit:])]
+        there = [m for m in self.messages if m.place == self._place(place)]
+        there = [m for m in there if (after is None or int(m.id) > int(after)) and (since is None or m.at > since)]
+        return [self.heard(m) for m in (there[-limit:] if after is None and since is None else there[:limit])]
 
     async def fetch(self, attachment: Attachment, most: int) -> bytes:
         self._begin("fetch")
