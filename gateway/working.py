@@ -12,13 +12,14 @@ from gateway.agent.children import OwnRuns
 from gateway.agent.compaction import Compactor
 from gateway.agent.permissions import Permissions
 from gateway.agent.prompt import PromptBuilder
+from gateway.agent.sessions import decode_blocks
 from gateway.agent.tool import Tool
 from gateway.agent.turn import Turn, TurnLimits
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun
 from gateway.models.models import Models
-from gateway.models.provider import Request
+from gateway.models.provider import Block, Request
 from protocols.runs import one_line
 from runtime.config import InstanceFile
 
@@ -111,14 +112,14 @@ class Work:
             redact=self._redact,
         )
 
-    async def _collect(self, run: ClaimedRun) -> list[str]:
+    async def _collect(self, run: ClaimedRun) -> list[list[Block]]:
         """What people said in this session since; with `[limits] steer = "queue"` it waits for its own run."""
         if self._config().limits.steer == "queue" or not self._reader.has_queued_people(run.session_key):
             return []
         said = await self._ledger.steps.collect(run)
         for merged in self._reader.merged(run.run_id):
             self._on_change(merged.run_id)
-        return said
+        return [decode_blocks(content) for content in said]
 
     async def _before_end(self, run: ClaimedRun) -> str | None:
         """What the model must still hear before it may finish."""

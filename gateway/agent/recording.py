@@ -28,6 +28,7 @@ from gateway.ledger.records import ClaimedRun, NewRun, RunOptions
 from gateway.models.provider import (
     Answer,
     Block,
+    Image,
     Message,
     Native,
     Request,
@@ -139,13 +140,14 @@ class _Tape:
                 raise Diverged(f"question {self._answers + 1}, message {position}: now {now!r}, recorded {then!r}")
         raise Diverged(f"question {self._answers + 1} has {len(asked)} messages, recorded are {len(expected)}")
 
-    async def said_meanwhile(self) -> list[str]:
+    async def said_meanwhile(self) -> list[list[Block]]:
         self._pass_results()
-        said: list[str] = []
+        said: list[list[Block]] = []
         while self._at < len(self._conversation) and _is_said(self._conversation[self._at]):
-            said.append(self._conversation[self._at].text)
+            message = self._conversation[self._at]
+            said.append(message.content)
             self._at += 1
-            self._say(f"   said meanwhile: {one_line(said[-1], 200)}")
+            self._say(f"   said meanwhile: {one_line(message.text, 200)}")
         return said
 
     def _pass_results(self) -> None:
@@ -230,6 +232,8 @@ def _plain_block(block: Block) -> object:
         return ("call", block.name, block.arguments)
     if isinstance(block, ToolResult):
         return ("result", block.name, block.content, block.is_error)
+    if isinstance(block, Image):
+        return ("image", block.path, block.sha256)
     return ("text", block.text) if isinstance(block, Text) else ("native",)
 
 

@@ -9,13 +9,16 @@ from typing import Literal
 import msgspec
 
 from gateway.ledger.records import StoredCompaction, StoredMessage
-from gateway.models.provider import Block, Message, Native, Text, ToolCall, ToolResult
+from gateway.models.provider import Block, Image, Message, Native, Text, ToolCall, ToolResult
 
 HISTORY_CHARS = 240_000
 """Characters of a conversation that a model is given; older exchanges are left out, visibly."""
 
 RESULT_CHARS = 2000
 """Characters of a tool's result in a plain-text transcript."""
+
+IMAGE_CHARS = 6400
+"""What an image counts for: providers take about 1600 tokens for a large one, and a token is about four characters."""
 
 _blocks: msgspec.json.Decoder[list[Block]] = msgspec.json.Decoder(list[Block])
 _encode = msgspec.json.Encoder().encode
@@ -25,6 +28,11 @@ INTERRUPTED = "interrupted: the process ended while this was under way; whether 
 
 def encode_blocks(blocks: Iterable[Block]) -> bytes:
     return _encode(list(blocks))
+
+
+def decode_blocks(content: str) -> list[Block]:
+    """A stored message's blocks."""
+    return _blocks.decode(content)
 
 
 def load_messages(
@@ -67,6 +75,8 @@ def transcript_text(messages: Iterable[Message]) -> str:
         for block in message.content:
             if isinstance(block, Text):
                 lines.append(f"{message.role}: {block.text}")
+            elif isinstance(block, Image):
+                lines.append(f"{message.role}: [image {block.path}]")
             elif isinstance(block, ToolCall):
                 lines.append(f"call {block.name}: {json.dumps(block.arguments)[:RESULT_CHARS]}")
             elif isinstance(block, ToolResult):
@@ -116,4 +126,6 @@ def _size(block: Block) -> int:
         return len(block.text)
     if isinstance(block, ToolResult):
         return len(block.content)
+    if isinstance(block, Image):
+        return IMAGE_CHARS
     return len(json.dumps(msgspec.to_builtins(block)))

@@ -72,7 +72,7 @@ class Turn:
         caller: Caller,
         ledger: Ledger,
         compactor: Compactor,
-        collect: Callable[[], Awaitable[list[str]]],
+        collect: Callable[[], Awaitable[list[list[Block]]]],
         before_end: Callable[[], Awaitable[str | None]],
         on_delta: Callable[[str, bool], None],
         clock: Callable[[], float] = time.time,
@@ -123,9 +123,8 @@ class Turn:
             reminder = await self._before_end()
             if reminder is not None:
                 await self._ledger.steps.add_user_message(self._run, encode_blocks([Text(reminder)]))
-                said = [reminder]
-        for text in said:
-            content: list[Block] = [Text(text)]
+                said = [[Text(reminder)]]
+        for content in said:
             self._messages.append(Message(role="user", content=content))
         return bool(said)
 

@@ -22,7 +22,7 @@ from gateway.ledger.effects import EffectStore, add_effect, answer_of, report_of
 from gateway.ledger.letters import LetterStore
 from gateway.ledger.posts import PostStore
 from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
-from gateway.ledger.rows import add_message, insert_run, open_session
+from gateway.ledger.rows import add_message, content_of, insert_run, open_session
 from gateway.ledger.schedules import ScheduleStore
 from gateway.ledger.steps import StepStore
 from protocols.runs import ChildRun, RunSource, RunState
@@ -105,6 +105,7 @@ class Ledger:
                     break
                 run_id, source, name, caller, people, key, message, options, parent, depth, deadline, attempts, at = row
                 others += not people
+                asked = _options.decode(options)
                 db.execute(
                     "UPDATE runs SET state = 'running', reason = '', attempts = attempts + 1, stalled = stalled + 1,"
                     " started_at = coalesce(started_at, ?) WHERE id = ?",
@@ -112,8 +113,7 @@ class Ledger:
                 )
                 if attempts == 0:
                     open_session(db, key, now)
-                    content = _json([{"type": "text", "text": message}]).decode()
-                    add_message(db, key, run_id, "user", content, now)
+                    add_message(db, key, run_id, "user", content_of(message, asked), now)
                 chosen.append(
                     ClaimedRun(
                         run_id=run_id,
@@ -123,7 +123,7 @@ class Ledger:
                         people=bool(people),
                         session_key=key,
                         message=message,
-                        options=_options.decode(options),
+                        options=asked,
                         parent_run_id=parent,
                         depth=depth,
                         deadline=deadline,
@@ -155,6 +155,32 @@ class Ledger:
             if not state.ended:
                 db.execute("UPDATE runs SET cancel_requested = 1, reason = ? WHERE id = ?", (ending.reason, run_id))
             return state, False
+
+        return await self.writer.submit(operation)
+
+    async def reword(self, key: str, message: str) -> str | None:
+        """The message of a run that has not begun now reads so; its id, or None if there was nothing to change."""
+
+        def operation(db: sqlite3.Connection) -> str | None:
+            run_id = _not_begun(db, key)
+            if run_id is None:
+                return None
+            changed = db.execute(
+                "UPDATE runs SET message = ? WHERE id = ? AND message <> ?", (message, run_id, message)
+            ).rowcount
+            return run_id if changed else None
+
+        return await self.writer.submit(operation)
+
+    async def withdraw(self, key: str, reason: str) -> str | None:
+        """A run that has not begun is cancelled; its id, or None if there is none."""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> str | None:
+            run_id = _not_begun(db, key)
+            if run_id is not None:
+                _finish(db, run_id, Ending(RunState.CANCELLED, reason=reason), now)
+            return run_id
 
         return await self.writer.submit(operation)
 
@@ -272,6 +298,16 @@ class Ledger:
     async def probe(self) -> None:
         """Write nothing, durably: raises if the ledger cannot be written."""
         await self.writer.submit(lambda db: db.execute("UPDATE sessions SET key = key WHERE 0").rowcount)
+
+
+def _not_begun(db: sqlite3.Connection, key: str) -> str | None:
+    """The run with this idempotency key, whoever gave it, if it waits for its first start."""
+    row = db.execute(
+        "SELECT id FROM runs WHERE state = 'queued' AND held = 0 AND attempts = 0 AND idempotency_key = ?"
+        " AND source = ?",
+        (key, RunSource.CHAT.value),
+    ).fetchone()
+    return None if row is None else str(row[0])
 
 
 def _told(db: sqlite3.Connection, run_id: str, state: RunState, reason: str) -> Ending:

@@ -23,8 +23,17 @@ class Origin(msgspec.Struct, frozen=True):
     """How people see them."""
 
 
+class Picture(msgspec.Struct, frozen=True):
+    """An image that came with a message: where it lies, and what it was then."""
+
+    path: str
+    """In the agent's workspace."""
+    media_type: str
+    sha256: str
+
+
 class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a run was asked to be carried out."""
+    """How a run was asked to be carried out, and what came with its message."""
 
     deliver: bool = True
     channel: str | None = None
@@ -33,6 +42,9 @@ class RunOptions(msgspec.Struct, frozen=True, omit_defaults=True):
     thinking: Thinking | None = None
     timeout_seconds: float | None = None
     origin: Origin | None = None
+    context: str = ""
+    """What its model reads before the message: who wrote it, and what was said and sent around it, marked as data."""
+    pictures: list[Picture] = []
 
 
 class NewRun(msgspec.Struct, frozen=True):

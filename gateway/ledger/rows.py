@@ -6,7 +6,7 @@ import sqlite3
 
 import msgspec
 
-from gateway.ledger.records import NewRun
+from gateway.ledger.records import NewRun, RunOptions
 from protocols.runs import RunSource
 
 PRIORITY = {RunSource.HOOK: 0, RunSource.CHAT: 1, RunSource.SCHEDULE: 2, RunSource.HEARTBEAT: 3}
@@ -50,6 +50,17 @@ def insert_run(db: sqlite3.Connection, new: NewRun, now: float) -> bool:
             (new.session_key, now, now, route),
         )
     return cursor.rowcount > 0
+
+
+def content_of(message: str, options: RunOptions) -> str:
+    """A run's message with all that came with it, as the blocks (JSON) that go into its session."""
+    blocks: list[dict[str, str]] = [{"type": "text", "text": options.context}] if options.context else []
+    blocks.append({"type": "text", "text": message})
+    for picture in options.pictures:
+        blocks.append(
+            {"type": "image", "path": picture.path, "media_type": picture.media_type, "sha256": picture.sha256}
+        )
+    return _json(blocks).decode()
 
 
 def open_session(db: sqlite3.Connection, key: str, now: float) -> None:

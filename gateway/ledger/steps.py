@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from gateway.ledger.records import ClaimedRun, NewCompaction, PromptUsed
-from gateway.ledger.rows import add_message
+from gateway.ledger.records import ClaimedRun, NewCompaction, PromptUsed, RunOptions
+from gateway.ledger.rows import add_message, content_of
 from protocols.runs import Usage
 from runtime.sqlite_writer import SqliteWriter
 
@@ -157,7 +157,7 @@ class StepStore:
         await self._writer.submit(operation)
 
     async def collect(self, run: ClaimedRun) -> list[str]:
-        """Take into `run` what people have queued in its session since: their messages, in order.
+        """Take into `run` what people have queued in its session since: their messages as blocks (JSON), in order.
 
         Those runs wait for `run` and end with it.
         """
@@ -165,19 +165,20 @@ class StepStore:
 
         def operation(db: sqlite3.Connection) -> list[str]:
             rows = db.execute(
-                "SELECT id, message FROM runs WHERE state = 'queued' AND held = 0 AND people = 1 AND session_key = ?"
-                " AND attempts = 0 ORDER BY seq",
+                "SELECT id, message, options FROM runs WHERE state = 'queued' AND held = 0 AND people = 1"
+                " AND session_key = ? AND attempts = 0 ORDER BY seq",
                 (run.session_key,),
             ).fetchall()
-            for run_id, message in rows:
+            said: list[str] = []
+            for run_id, message, options in rows:
                 db.execute(
                     "UPDATE runs SET state = 'waiting', merged_into = ?, attempts = 1, started_at = ?, reason = ?"
                     " WHERE id = ?",
                     (run.run_id, now, f"taken into {run.run_id}", run_id),
                 )
-                content = _json([{"type": "text", "text": message}]).decode()
-                add_message(db, run.session_key, run.run_id, "user", content, now)
-            return [message for _, message in rows]
+                said.append(content_of(message, msgspec.json.decode(options, type=RunOptions)))
+                add_message(db, run.session_key, run.run_id, "user", said[-1], now)
+            return said
 
         return await self._writer.submit(operation)
 

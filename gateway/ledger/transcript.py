@@ -23,6 +23,8 @@ def message_lines(message: TranscriptMessage, limit: int) -> list[str]:
         kind = block.get("type")
         if kind == "text":
             lines.append(_cut(str(block.get("text", "")), limit))
+        elif kind == "image":
+            lines.append(f"[image {block.get('path')}]")
         elif kind == "tool_call":
             lines.append(f"[calls {block.get('name')} {_cut(_compact(block.get('arguments')), 300)}]")
         elif kind == "tool_result":
@@ -41,7 +43,7 @@ def as_markdown(key: str, agent: str, messages: Iterable[TranscriptMessage]) -> 
             yield f"\n## {run}\n"
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(message.at))
         blocks = list(message.content)
-        if any(block.get("type") == "text" for block in blocks):
+        if any(block.get("type") in ("text", "image") for block in blocks):
             yield f"\n### {agent if message.role == 'assistant' else 'given'}, {at}\n\n"
         for block in blocks:
             yield _block(block)
@@ -51,6 +53,8 @@ def _block(block: dict[str, Any]) -> str:
     kind = block.get("type")
     if kind == "text":
         return f"{block.get('text', '')}\n"
+    if kind == "image":
+        return f"\n[image `{block.get('path')}`]\n"
     if kind == "tool_call":
         return _folded(f"calls {block.get('name')}", json.dumps(block.get("arguments"), ensure_ascii=False, indent=2))
     if kind == "tool_result":

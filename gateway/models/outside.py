@@ -1,4 +1,4 @@
-"""Text from outside, marked as data with its source before a model reads it: pages, messages, files, results of servers."""
+"""Text from outside (pages, files, messages, results), marked as data with its source before a model reads it."""
 
 from __future__ import annotations
 

@@ -31,6 +31,17 @@ class ToolResult(msgspec.Struct, tag="tool_result", frozen=True):
 
 
 class Native(msgspec.Struct, tag="native", frozen=True):
+class Image(msgspec.Struct, tag="image", frozen=True, omit_defaults=True):
+    """A picture that a person sent. A conversation holds where it lies; its bytes are read when a model is asked."""
+
+    path: str
+    """In the agent's workspace."""
+    media_type: str
+    sha256: str
+    data: str = ""
+    """The bytes as base64, in a request that is about to be sent; never kept."""
+
+
     """The whole message as its provider sent it, thinking and signatures included.
 
     The same provider sends `data` back unmodified in place of the other blocks; another provider ignores it.
@@ -40,7 +51,7 @@ class Native(msgspec.Struct, tag="native", frozen=True):
     data: Any
 
 
-Block = Text | ToolCall | ToolResult | Native
+Block = Text | Image | ToolCall | ToolResult | Native
 
 
 class Message(msgspec.Struct, frozen=True):
