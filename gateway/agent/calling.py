@@ -90,8 +90,11 @@ class Caller:
         if len(group) == 1:
             results[group[0]] = await self._one(calls[group[0]], group[0], repeats)
         elif group:
-            async with asyncio.TaskGroup() as tasks:
-                made = {p: tasks.create_task(self._one(calls[p], p, repeats)) for p in group}
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    made = {p: tasks.create_task(self._one(calls[p], p, repeats)) for p in group}
+            except ExceptionGroup as errors:  # the first ended the others; it says why the run ends
+                raise errors.exceptions[0] from None
             results.update({p: task.result() for p, task in made.items()})
         group.clear()
 
@@ -103,15 +106,16 @@ class Caller:
             return _result(call, stored.output, stored.is_error)
         if stored is None:
             self.check_steps(self._max_steps)
-            refusal = self._loop(call, repeats) or await self._permit(call, key)
-            index = await self._ledger.steps.start_tool(self._run, key, call.name, msgspec.json.encode(call.arguments))
             self._steps += 1
+            arguments = msgspec.json.encode(call.arguments)
+            refusal = self._loop(call, repeats) or await self._permit(call, key)
+            if refusal is not None:
+                await self._ledger.steps.refuse_tool(self._run, key, call.name, arguments, refusal)
+                return _result(call, refusal, is_error=True)
+            index = await self._ledger.steps.start_tool(self._run, key, call.name, arguments)
         else:
-            refusal, index = None, stored.index
-        if refusal is not None:
-            output, state = refusal, "failed"
-        else:
-            output, state = await self._carry_out(call, key, resumed=stored is not None)
+            index = stored.index
+        output, state = await self._carry_out(call, key, resumed=stored is not None)
         await self._ledger.steps.finish_tool(self._run, index, output, state=state, is_error=state != "done")
         return _result(call, output, state != "done")
 

@@ -116,6 +116,20 @@ class StepStore:
 
         return await self._writer.submit(operation)
 
+    async def refuse_tool(self, run: ClaimedRun, call_id: str, name: str, arguments: bytes, output: str) -> None:
+        """Write a tool call that was refused, whole: it never stands there as begun, to be made after a crash."""
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT INTO steps(run_id, idx, kind, state, name, call_id, input, output, is_error, started_at,"
+                " finished_at) VALUES (?, ?, 'tool', 'failed', ?, ?, ?, ?, 1, ?, ?)",
+                (run.run_id, _next_index(db, run.run_id), name, call_id, arguments.decode(), output, now, now),
+            )
+            db.execute("UPDATE runs SET stalled = 0 WHERE id = ?", (run.run_id,))
+
+        await self._writer.submit(operation)
+
     async def finish_tool(
         self,
         run: ClaimedRun,
