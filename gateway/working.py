@@ -26,6 +26,10 @@ from runtime.config import InstanceFile
 Park = Callable[[str], AbstractAsyncContextManager[None]]
 
 
+MOST_CONTEXT = 200_000
+"""Tokens of a conversation where `[model] context_tokens` says nothing: the largest windows are dear to fill."""
+
+
 class Work:
     """Works on the runs of one agent: `await work(run, park)` is the answer's text."""
 
@@ -63,7 +67,7 @@ class Work:
         self._compactor = Compactor(
             ledger,
             reader,
-            models,
+            budget.for_side_calls(),
             window=self._window,
             checkpoint=self._checkpoint,
             memory=lambda: self._tools().get("memory_write"),
@@ -130,7 +134,7 @@ class Work:
         if self._models.status().offline:
             return None
         window = self._models.context_window()
-        return min(self._config().model.context_tokens or window, window)
+        return min(self._config().model.context_tokens or MOST_CONTEXT, window)
 
     def _checkpoint(self, run: ClaimedRun) -> str:
         """What a summary must not forget, from the ledger: the task, open runs, the route, pinned facts."""

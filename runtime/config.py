@@ -112,7 +112,7 @@ class ModelTable(_Table):
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1, le=200_000)] = 8192
     """Tokens one answer may have."""
     context_tokens: Annotated[int, msgspec.Meta(ge=4000)] | None = None
-    """Tokens a conversation may have before its older part is summarised; default: the model's whole window."""
+    """Tokens of a conversation before its older part is summarised; default: the model's window, at most 200,000."""
 
 
 class HeartbeatTable(_Table):

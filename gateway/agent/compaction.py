@@ -17,8 +17,9 @@ from typing import Protocol
 import msgspec
 
 from gateway.agent.prompt import CHARS_PER_TOKEN, Prompt
-from gateway.agent.sessions import load_messages, message_chars, transcript_text
+from gateway.agent.sessions import HISTORY_CHARS, load_messages, message_chars, transcript_text
 from gateway.agent.tool import Tool, ToolContext, ToolError
+from gateway.ledger.conversations import HISTORY_MESSAGES
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, NewCompaction, StoredMessage
@@ -76,33 +77,40 @@ class Compactor:
     def load(self, run: ClaimedRun) -> list[Message]:
         """The session as its model is given it."""
         rows = self._reader.conversations.history(run.session_key)
-        return load_messages(rows, run.run_id, self._reader.conversations.compaction(run.session_key))
+        compaction = self._reader.conversations.compaction(run.session_key)
+        return load_messages(rows, run.run_id, compaction, self._most_chars())
 
     def full(self, prompt: Prompt, messages: Sequence[Message], max_output_tokens: int) -> bool:
         """Does the next question come too near to the window?"""
         window = self._window()
         if window is None:
             return False
+        if len(messages) > HISTORY_MESSAGES * FULL_SHARE:
+            return True
         chars = len(prompt.stable) + len(prompt.volatile) + sum(message_chars(m) for m in messages)
         return chars / CHARS_PER_TOKEN + min(max_output_tokens, window // 4) > window * FULL_SHARE
 
     async def compact(self, run: ClaimedRun, prompt: Prompt, request: Request) -> list[Message] | None:
-        """Replace the session's older part by a summary; the new messages, or None if the history is kept."""
+        """Replace the session's older part by a summary; the new messages, or None if the history is kept.
+
+        What was asked for it is counted in either case.
+        """
         rows = self._reader.conversations.history(run.session_key)
         cut = _cut_at(rows, int((self._window() or 0) * KEEP_SHARE * CHARS_PER_TOKEN))
         if cut == 0:
             return None
         before = self._reader.conversations.compaction(run.session_key)
-        old = load_messages(rows[:cut], "", before)
+        old = load_messages(rows[:cut], "", before, self._most_chars())
         upto = rows[cut - 1].seq
+        await self._flush(run, prompt, request, old, upto)
         try:
-            await self._flush(run, prompt, request, old, upto)
             answer = await self._ask(request, prompt.stable, [_say(_SUMMARISE + transcript_text(old))], run)
         except ProviderError as error:
             log.warning("the history is kept: it could not be summarised: %s", error)
             return None
         summary = _accepted(answer, sum(message_chars(m) for m in old))
         if summary is None:
+            await self._save_aside(run, answer)
             log.warning("the history is kept: the summary came back empty, cut short or too long (%s)", answer.stop)
             return None
         await self._ledger.steps.save_compaction(
@@ -127,8 +135,12 @@ class Compactor:
         if tool is None:
             return
         messages = [*old, _say(_FLUSH)]
-        answer = await self._ask(msgspec.structs.replace(request, tools=[tool.spec]), prompt.stable, messages, run)
-        await self._ledger.steps.save_side_answer(run, answer.model, answer.usage, answer.cost_usd, answer.message.text)
+        try:
+            answer = await self._ask(msgspec.structs.replace(request, tools=[tool.spec]), prompt.stable, messages, run)
+        except ProviderError as error:
+            log.warning("nothing was kept in memory before the summary: %s", error)
+            return
+        await self._save_aside(run, answer)
         for position, call in enumerate(answer.message.tool_calls):
             if call.name != tool.spec.name:
                 continue
@@ -137,6 +149,13 @@ class Compactor:
                 await tool.call(context, call.arguments)
             except ToolError as error:
                 log.warning("a note could not be kept: %s", error)
+
+    async def _save_aside(self, run: ClaimedRun, answer: Answer) -> None:
+        await self._ledger.steps.save_side_answer(run, answer.model, answer.usage, answer.cost_usd, answer.message.text)
+
+    def _most_chars(self) -> int:
+        """What of a conversation is shown at all; compaction comes before that, if it succeeds."""
+        return max(HISTORY_CHARS, (self._window() or 0) * CHARS_PER_TOKEN)
 
     async def _ask(self, request: Request, stable: str, messages: list[Message], run: ClaimedRun) -> Answer:
         asked = msgspec.structs.replace(

@@ -12,7 +12,7 @@ from gateway.ledger.records import StoredCompaction, StoredMessage
 from gateway.models.provider import Block, Image, Message, Native, Text, ToolCall, ToolResult
 
 HISTORY_CHARS = 240_000
-"""Characters of a conversation that a model is given; older exchanges are left out, visibly."""
+"""Characters of a conversation where no window says more; older exchanges are left out, visibly."""
 
 RESULT_CHARS = 2000
 """Characters of a tool's result in a plain-text transcript."""
@@ -36,12 +36,15 @@ def decode_blocks(content: str) -> list[Block]:
 
 
 def load_messages(
-    rows: Iterable[StoredMessage], current_run: str, compaction: StoredCompaction | None = None
+    rows: Iterable[StoredMessage],
+    current_run: str,
+    compaction: StoredCompaction | None = None,
+    most_chars: int = HISTORY_CHARS,
 ) -> list[Message]:
     """Messages of a session from its rows, oldest first; what `compaction` stands for is in its summary.
 
     Tool calls that never got a result (their run failed or was cancelled) get one that says so, except those of
-    `current_run`, which its turn completes. Too long a past is cut between exchanges, with a marker.
+    `current_run`, which its turn completes. A past of more than `most_chars` is cut between exchanges, with a marker.
     """
     messages: list[Message] = []
     owners: list[str] = []
@@ -57,7 +60,7 @@ def load_messages(
     if compaction is not None:
         content: list[Block] = [Text(compaction_text(compaction))]
         messages.insert(0, Message(role="user", content=content))
-    return _cut(messages)
+    return _cut(messages, most_chars)
 
 
 def compaction_text(compaction: StoredCompaction) -> str:
@@ -103,14 +106,17 @@ def _results_for(answer: Message) -> Message:
     return Message(role="user", content=results)
 
 
-def _cut(messages: list[Message]) -> list[Message]:
-    """The newest exchanges that fit; a cut falls before a plain user message, so no tool call loses its result."""
+def _cut(messages: list[Message], most_chars: int) -> list[Message]:
+    """The newest exchanges that fit, the last one always.
+
+    A cut falls before a plain user message, so no tool call loses its result.
+    """
     size = 0
     keep_from = 0
     for index in range(len(messages) - 1, -1, -1):
         size += message_chars(messages[index])
         starts_exchange = messages[index].role == "user" and isinstance(messages[index].content[0], Text)
-        if size > HISTORY_CHARS and index < len(messages) - 1:
+        if size > most_chars and keep_from:
             break
         if starts_exchange:
             keep_from = index

@@ -96,6 +96,7 @@ class Turn:
         self._before_end = before_end
         self._on_delta = on_delta
         self._clock = clock
+        self._compacted_in_vain = False
 
     async def run(self) -> str:
         """The answer's text. Raises LimitReached, ProviderError or CancelledError."""
@@ -131,8 +132,10 @@ class Turn:
     async def _ask(self) -> None:
         self._check_limits()
         started = self._clock()
-        if self._compactor.full(self._prompt, self._messages, self._request.max_output_tokens):
-            await self._compact()
+        if not self._compacted_in_vain and self._compactor.full(
+            self._prompt, self._messages, self._request.max_output_tokens
+        ):
+            self._compacted_in_vain = not await self._compact()
         try:
             answer = await self._stream(self._question())
         except ProviderError as error:  # the model's own count is the true one
@@ -141,6 +144,9 @@ class Turn:
             answer = await self._stream(self._question())
         message = answer.message
         if not message.content:
+            await self._ledger.steps.save_empty_answer(
+                self._run, answer.model, answer.usage, answer.cost_usd, started_at=started
+            )
             raise LimitReached(f"{answer.model} answered nothing ({answer.stop})")
         await self._ledger.steps.save_answer(
             self._run,
@@ -162,7 +168,7 @@ class Turn:
         )
 
     async def _compact(self) -> bool:
-        """Shorten the conversation; tried once between two answers."""
+        """Shorten the conversation; tried once between two answers, and by itself no more in this run once in vain."""
         shorter = await self._compactor.compact(self._run, self._prompt, self._request)
         if shorter is None:
             return False

@@ -10,6 +10,9 @@ import msgspec
 from gateway.ledger.records import StoredCompaction, StoredMessage
 from protocols.control import SessionSummary, TranscriptMessage
 
+HISTORY_MESSAGES = 2000
+"""Messages of a session that are looked back at, at most: long before, its older part is summarised."""
+
 
 class ConversationReader:
     """One agent's sessions, on a connection that cannot write."""
@@ -17,7 +20,7 @@ class ConversationReader:
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
 
-    def history(self, session_key: str, limit: int = 400) -> list[StoredMessage]:
+    def history(self, session_key: str, limit: int = HISTORY_MESSAGES) -> list[StoredMessage]:
         """A session's messages since its newest compaction, oldest first: at most the newest `limit`."""
         rows = self._db.execute(
             "SELECT seq, role, content, run_id FROM messages WHERE session_key = ? AND seq >"

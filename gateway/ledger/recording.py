@@ -7,11 +7,9 @@ import time
 
 import msgspec
 
+from gateway.ledger.conversations import HISTORY_MESSAGES
 from protocols.recordings import FORMAT, RecordedAnswer, RecordedMessage, Recording
 from protocols.runs import Run
-
-BEFORE_LIMIT = 400
-"""Messages of the session before the run that were given to its model at most."""
 
 
 def read_recording(db: sqlite3.Connection, agent: str, run: Run) -> Recording:
@@ -24,7 +22,7 @@ def read_recording(db: sqlite3.Connection, agent: str, run: Run) -> Recording:
         (run.session_key, first),
     ).fetchone()
     begin = summarised["upto_seq"] if summarised else 0
-    before = _messages(db, run.session_key, begin, first - 1)[-BEFORE_LIMIT:]
+    before = _messages(db, run.session_key, begin, first - 1)[-HISTORY_MESSAGES:]
     steps = db.execute(
         "SELECT name, prompt_hash, volatile FROM steps WHERE run_id = ? AND kind = 'model' ORDER BY idx", (run.run_id,)
     ).fetchall()

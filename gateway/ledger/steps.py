@@ -78,6 +78,15 @@ class StepStore:
         now = self._clock()
         await self._writer.submit(lambda db: _side_answer(db, run, model, usage, cost_usd, text, now))
 
+    async def save_empty_answer(
+        self, run: ClaimedRun, model: str, usage: Usage, cost_usd: float | None, *, started_at: float
+    ) -> None:
+        """Count an answer that says nothing: it was paid for, and no conversation can hold it."""
+        now = self._clock()
+        await self._writer.submit(
+            lambda db: _aside(db, run, "model", "failed", model, usage, cost_usd, "", started_at, now)
+        )
+
     async def save_compaction(self, run: ClaimedRun, new: NewCompaction) -> None:
         """Let a summary stand for the session's messages up to `upto_seq`; the messages themselves stay."""
         now = self._clock()
@@ -200,16 +209,34 @@ class StepStore:
 def _side_answer(
     db: sqlite3.Connection, run: ClaimedRun, model: str, usage: Usage, cost_usd: float | None, text: str, now: float
 ) -> None:
+    _aside(db, run, "compaction", "done", model, usage, cost_usd, text, now, now)
+
+
+def _aside(
+    db: sqlite3.Connection,
+    run: ClaimedRun,
+    kind: str,
+    state: str,
+    model: str,
+    usage: Usage,
+    cost_usd: float | None,
+    text: str,
+    started_at: float,
+    now: float,
+) -> None:
+    """A model's answer as a step without a message."""
     db.execute(
         "INSERT INTO steps(run_id, idx, kind, state, name, output, started_at, finished_at, input_tokens,"
         " output_tokens, cache_read_tokens, cache_write_tokens, cost_usd)"
-        " VALUES (?, ?, 'compaction', 'done', ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             run.run_id,
             _next_index(db, run.run_id),
+            kind,
+            state,
             model,
             text,
-            now,
+            started_at,
             now,
             usage.input_tokens,
             usage.output_tokens,
@@ -218,6 +245,7 @@ def _side_answer(
             cost_usd,
         ),
     )
+    db.execute("UPDATE runs SET model = coalesce(model, ?) WHERE id = ?", (model, run.run_id))
     _add_usage(db, run.run_id, usage, cost_usd)
 
 

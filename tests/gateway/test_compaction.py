@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.agent.compaction import END_MARK, _cut_at
-from gateway.ledger.records import StoredMessage
-from protocols.runs import RunState
+from gateway.agent.compaction import END_MARK, Compactor, _cut_at
+from gateway.agent.sessions import HISTORY_CHARS, load_messages
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.reading import Reader
+from gateway.ledger.records import Ending, NewRun, StoredMessage
+from protocols.runs import RunSource, RunState, new_run_id
 from tests.conftest import ClusterHome
 from tests.e2e.models import ModelProcess, use_models
 from tests.gateway.process import GatewayProcess, running
@@ -94,6 +98,96 @@ def test_a_bad_summary_is_thrown_away_and_the_history_kept(make_home: MakeHome, 
         assert "Part 0." in asked(server)[-1]
         log = home.home.logs("webster").joinpath("gateway.jsonl").read_text()
         assert "the history is kept" in log
+        paid = [
+            text for text in asked(server) if "about to be summarised" in text or "Summarise the transcript" in text
+        ]
+        steps = gateway.sql("SELECT count(*) FROM steps WHERE kind = 'compaction' AND input_tokens > 0")
+        assert steps[0][0] == len(paid) > 0
+
+
+def test_a_summary_that_fails_is_not_asked_for_again_at_every_step_of_the_run(
+    make_home: MakeHome, serve: Serve
+) -> None:
+    server = serve(
+        Reply(text="NOTHING", match=Match(text="about to be summarised"), times=0),
+        Reply(text="Too short.", match=Match(text="Summarise the transcript"), times=0),
+        Reply(text="Understood.", match=Match(text="Part"), times=0),
+        *(Reply(calls=[Call("list_files", {"path": "."})]) for _ in range(3)),
+        Reply(text="Listed.", times=0),
+    )
+    home = make_home("webster")
+    use_models(home, server)
+    small_window(home)
+    with running(home, "webster") as (gateway,):
+        talk(gateway, 6)
+        before = sum("Summarise the transcript" in text for text in asked(server))
+        run = gateway.result(gateway.delegate("List them three times.", session_key=SESSION))
+        assert (run.state, run.text) == (RunState.SUCCEEDED, "Listed.")
+        assert sum("Summarise the transcript" in text for text in asked(server)) == before + 1
+
+
+def test_what_compaction_asks_is_paid_out_of_the_budget_and_a_failed_flush_does_not_prevent_it(
+    make_home: MakeHome, serve: Serve
+) -> None:
+    server = serve(
+        Reply(fault=Fault(status=400, message="no"), match=Match(text="about to be summarised"), times=0),
+        Reply(text=SUMMARY, match=Match(text="Summarise the transcript"), times=0),
+        Reply(text="Understood.", times=0),
+    )
+    home = make_home("webster")
+    use_models(home, server)
+    small_window(home)
+    path = home.home.instance_toml("webster")
+    path.write_text(path.read_text().replace("[budget]", "[budget]\ndaily_tokens = 10000000", 1))
+    with running(home, "webster") as (gateway,):
+        talk(gateway, 6)
+        assert [m for m in transcript(gateway) if m["role"] == "compaction"]
+        ((used,),) = gateway.sql("SELECT sum(input_tokens + output_tokens) FROM steps")
+        assert gateway.status().budget.agent.spent_tokens == used
+
+
+async def test_nothing_is_left_out_of_a_conversation_that_its_window_has_room_for(tmp_path: Path) -> None:
+    """600 short messages, and 300,000 characters: neither passes a window of 200,000 tokens."""
+    ledger = Ledger(tmp_path / "state.db", "webster")
+    ledger.start()
+    reader = Reader(tmp_path / "state.db", "webster")
+    try:
+        for number in range(300):
+            new = NewRun(
+                new_run_id(), RunSource.HOOK, "Hook", "operator", True, SESSION, f"Part {number}. " + "x" * 990
+            )
+            await ledger.accept(new)
+            (run,) = await ledger.claim(1, 1)
+            await ledger.steps.add_user_message(run, b'[{"type":"text","text":"noted"}]')
+            await ledger.finish(run.run_id, Ending(RunState.SUCCEEDED))
+        compactor = Compactor(
+            ledger, reader, cast(Any, None), window=lambda: 200_000, checkpoint=lambda run: "", memory=lambda: None
+        )
+        messages = compactor.load(run)
+        assert len(messages) == 600
+        assert "Part 0." in messages[0].text
+    finally:
+        reader.close()
+        ledger.close()
+
+
+def test_one_long_exchange_does_not_bring_back_everything_before_it() -> None:
+    rows = [
+        StoredMessage(1, "user", '[{"type":"text","text":"old"}]', "r1"),
+        StoredMessage(2, "assistant", '[{"type":"text","text":"yes"}]', "r1"),
+        StoredMessage(3, "user", '[{"type":"text","text":"new"}]', "r2"),
+        StoredMessage(4, "assistant", '[{"type":"tool_call","id":"a","name":"read","arguments":{}}]', "r2"),
+        StoredMessage(
+            5,
+            "user",
+            '[{"type":"tool_result","id":"a","name":"read","content":"' + "x" * HISTORY_CHARS + '","is_error":false}]',
+            "r2",
+        ),
+        StoredMessage(6, "assistant", '[{"type":"text","text":"read it"}]', "r2"),
+    ]
+    messages = load_messages(rows, "r2")
+    assert [m.text for m in messages if "old" in m.text] == []
+    assert "2 earlier messages" in messages[0].text
 
 
 def test_an_overflow_that_the_model_reports_is_mended_once(make_home: MakeHome, serve: Serve) -> None:

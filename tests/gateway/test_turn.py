@@ -156,6 +156,17 @@ def test_a_run_ends_at_its_cost_and_at_its_steps(make_home: MakeHome, serve: Ser
         assert 0.5 <= run.cost_usd < 2.5
 
 
+def test_an_answer_of_nothing_fails_the_run_and_is_counted_as_what_it_cost(make_home: MakeHome, serve: Serve) -> None:
+    home = make_home("webster")
+    use_models(home, serve(Reply(text="", stop="MAX_TOKENS", times=0)))
+    with running(home, "webster") as (gateway,):
+        run = gateway.result(gateway.delegate("think"))
+        assert (run.state, run.reason.endswith("answered nothing (max_tokens)")) == (RunState.FAILED, True)
+        assert [(s.kind, s.state) for s in run.steps] == [("model", "failed")]
+        assert run.usage.input_tokens > 0
+        assert run.cost_usd is not None
+
+
 def test_cancel_takes_effect_within_a_second_in_the_middle_of_a_stream(make_home: MakeHome, serve: Serve) -> None:
     server = serve(Reply(text="never to end " * 20, fault=Fault(breaks="stall", after=3)))
     home = make_home(GEMINI)
