@@ -98,6 +98,11 @@ class Reader:
         row = self._db.execute("SELECT caller FROM runs WHERE id = ?", (run_id,)).fetchone()
         return str(row["caller"]) if row else None
 
+    def options(self, run_id: str) -> RunOptions | None:
+        """How the run was asked to be carried out, or None if there is no such run."""
+        row = self._db.execute("SELECT options FROM runs WHERE id = ?", (run_id,)).fetchone()
+        return msgspec.json.decode(row["options"], type=RunOptions) if row else None
+
     def has_key(self, caller: str, key: str) -> bool:
         """Has `caller` given a run with this idempotency key?"""
         found = self._db.execute("SELECT 1 FROM runs WHERE caller = ? AND idempotency_key = ?", (caller, key))

@@ -202,6 +202,7 @@ class MemoryChannel:
 
     def _begin(self, call: str) -> Fault | None:
         self.calls.append(call)
+        self._changed.set()
         if not self.is_ready:
             raise NotConnected("discord is not connected")
         waiting = self._faults.get(call)
