@@ -15,6 +15,8 @@ from typing import Any
 import msgspec
 
 from gateway.agent.changes import fingerprint
+from gateway.agent.inside import read_inside
+from gateway.agent.prompt import FILE_LIMIT
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
@@ -265,10 +267,10 @@ class Heartbeat:
     def _nothing_to_check(self) -> bool:
         """HEARTBEAT.md holds nothing but blank lines and headings. A missing one still beats: it may be a mistake."""
         try:
-            text = (self._workspace / "HEARTBEAT.md").read_text(errors="replace")
+            raw = read_inside(self._workspace / "HEARTBEAT.md", (self._workspace, self._shared), FILE_LIMIT)
         except OSError:
             return False
-        return not re.search(r"^(?!\s*#)(?!\s*$).+", text, re.MULTILINE)
+        return not re.search(r"^(?!\s*#)(?!\s*$).+", raw.decode(errors="replace"), re.MULTILINE)
 
     def _make(self, notes: list[tuple[str, str, float]]) -> NewRun:
         run_id = new_run_id()

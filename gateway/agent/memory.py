@@ -7,6 +7,7 @@ one list item, table row or heading, or one paragraph, so that it can be cited a
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import hashlib
 import itertools
 import math
@@ -19,8 +20,8 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.agent.inside import NotPlain, open_folder, open_plain, read_inside, walk_files
 from gateway.agent.vocabulary import GENERIC, STOP, SYNONYMS
-from runtime.home import sync_folder
 
 MIN_COVERAGE = 0.5
 """Share of a question's weight that a passage must hold to be an answer."""
@@ -31,9 +32,12 @@ _NUMBER_WEIGHT = 0.3
 _PHRASE_BONUS = 0.15
 _MAX_ROWS = 5000
 _MAX_FILE = 2_000_000
+_MAX_FILES = 10_000
+"""Files of one folder that are searched."""
 _WORD = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[-'][A-Za-z0-9]+)*|\d+(?:[.,]\d+)?[A-Za-z0-9]*(?:-[A-Za-z0-9]+)*")
 _ITEM = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+|^\s*\|")
 _BULLET = re.compile(r"^\s*[-*+]\s+")
+_NOTE = re.compile(r"\d{4}-\d\d-\d\d\.md")
 _KEY_MARK = re.compile(r"\s\^k[0-9a-f]{12}$")
 
 
@@ -94,27 +98,22 @@ class Memory:
             return self._search(db, question, limit)
 
     def note(self, text: str, key: str) -> str:
-        """Append `text` to today's note, once for a key; where it stands, as `file:line`."""
+        """Append `text` to today's note, once for a key; where it stands, as `file:line`.
+
+        Raises OSError; NotPlain where a link or the like stands in the place of `memory/` or of the note.
+        """
         now = self._today()
         mark = f"^k{hashlib.sha256(key.encode()).hexdigest()[:12]}"
-        path = self._workspace / "memory" / f"{now:%Y-%m-%d}.md"
         flat = " ".join(text.split())
         with self._lock:
-            found = self._find_mark(mark)
-            if found is None:
-                path.parent.mkdir(exist_ok=True)
-                found = path, _append_line(path, f"- {now:%H:%M} {flat} {mark}", title=f"# {now:%Y-%m-%d}")
-        where, line = found
-        return f"{where.relative_to(self._workspace.parent)}:{line}"
-
-    def _find_mark(self, mark: str) -> tuple[Path, int] | None:
-        """Where a keyed line already stands: in the two newest notes, since a replay may come after midnight."""
-        folder = self._workspace / "memory"
-        for path in sorted(folder.glob("????-??-??.md"), reverse=True)[:2] if folder.is_dir() else []:
-            for number, line in enumerate(path.read_text(errors="replace").splitlines(), start=1):
-                if line.endswith(mark):
-                    return path, number
-        return None
+            folder = open_folder(self._workspace.resolve(), ("memory",), make=True)
+            try:
+                name, line = _find_mark(folder, mark) or _append_line(
+                    folder, f"{now:%Y-%m-%d}.md", f"- {now:%H:%M} {flat} {mark}", title=f"# {now:%Y-%m-%d}"
+                )
+            finally:
+                os.close(folder)
+        return f"{self._workspace.name}/memory/{name}:{line}"
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
@@ -131,12 +130,10 @@ class Memory:
         own = self._workspace.name
         yield f"{own}/MEMORY.md", self._workspace / "MEMORY.md"
         for root, prefix in ((self._workspace / "memory", f"{own}/memory"), (self._shared, "shared")):
-            for folder, folders, files in os.walk(root):
-                folders[:] = sorted(f for f in folders if not f.startswith("."))
-                for name in sorted(files):
-                    if name.endswith((".md", ".txt")) and name != "project_log.md":
-                        path = Path(folder) / name
-                        yield f"{prefix}/{path.relative_to(root)}", path
+            for path in walk_files(root, _MAX_FILES):
+                name = f"{prefix}/{path.relative_to(root)}"
+                if name.endswith((".md", ".txt")) and path.name != "project_log.md" and name.isprintable():
+                    yield name, path
 
     def _refresh(self, db: sqlite3.Connection) -> None:
         """Bring the index up to date with the files: compared by time, size and inode."""
@@ -144,16 +141,21 @@ class Memory:
         seen: set[str] = set()
         for path, file in self._sources():
             try:
-                stat = file.stat()
+                about = file.stat()
             except OSError:
                 continue
-            if stat.st_size > _MAX_FILE:
+            if about.st_size > _MAX_FILE:
+                continue
+            stamp = f"{about.st_mtime_ns}-{about.st_size}-{about.st_ino}"
+            if known.get(path) == stamp:
+                seen.add(path)
+                continue
+            try:
+                raw = read_inside(file, (self._workspace, self._shared), _MAX_FILE)
+            except OSError:  # a link that leads out, a pipe: no note of this agent
                 continue
             seen.add(path)
-            stamp = f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
-            if known.get(path) == stamp:
-                continue
-            text = file.read_text(errors="replace")
+            text = raw.decode(errors="replace")
             db.execute("BEGIN")
             db.execute("DELETE FROM passages WHERE path = ?", (path,))
             db.executemany(
@@ -298,23 +300,36 @@ def _phrases(question: str) -> list[str]:
     return pairs
 
 
-def _append_line(path: Path, line: str, *, title: str) -> int:
-    """Append one whole line durably; its 1-based number. A torn line before it is ended first."""
-    fresh = not path.exists()
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+def _find_mark(folder: int, mark: str) -> tuple[str, int] | None:
+    """Where a keyed line already stands: in the two newest notes, since a replay may come after midnight."""
+    notes = [name for name in os.listdir(folder) if _NOTE.fullmatch(name)]
+    for name in sorted(notes, reverse=True)[:2]:
+        try:
+            with open(open_plain(folder, name), "rb") as file:
+                text = file.read(_MAX_FILE).decode(errors="replace")
+        except OSError:
+            continue
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.endswith(mark):
+                return name, number
+    return None
+
+
+def _append_line(folder: int, name: str, line: str, *, title: str) -> tuple[str, int]:
+    """Append one whole line durably; its file and 1-based number. A torn line before it is ended first."""
+    fd = open_plain(folder, name, os.O_RDWR | os.O_CREAT | os.O_APPEND)
     try:
         size = os.fstat(fd).st_size
+        if size > _MAX_FILE:
+            raise NotPlain(errno.EFBIG, "it is larger than any note; move it away", name)
         head = f"{title}\n\n" if size == 0 else ""
         if size and os.pread(fd, 1, size - 1) != b"\n":
             head = "\n"
-        os.write(fd, f"{head}{line}\n".encode())
+        os.write(fd, f"{head}{line}\n".encode(errors="replace"))
         os.fsync(fd)
-        count = 0
-        with open(fd, "rb", closefd=False) as file:
-            file.seek(0)
-            count = file.read().count(b"\n")
+        count = os.pread(fd, _MAX_FILE * 2, 0).count(b"\n")
     finally:
         os.close(fd)
-    if fresh:
-        sync_folder(path.parent)
-    return count
+    if size == 0:
+        os.fsync(folder)
+    return name, count

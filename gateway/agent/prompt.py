@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from gateway.agent.inside import NotPlain, read_inside
 from gateway.ledger.records import ClaimedRun
 from protocols.runs import RunSource
 from protocols.status import PromptFile
@@ -16,6 +17,8 @@ FILE_LIMIT = 20_000
 TOTAL_LIMIT = 60_000
 """Characters of one workspace file, and of all, that go into the prompt."""
 CHARS_PER_TOKEN = 4
+_MAX_READ = 1_000_000
+"""Bytes of a file that are looked at."""
 
 _WORK_FILES = ("SOUL.md", "AGENTS.md", "MEMORY.md")
 _BEAT_FILES = ("SOUL.md", "HEARTBEAT.md")
@@ -85,11 +88,12 @@ class PromptBuilder:
             sources.append(("shared/CLUSTER.md", self._shared / "CLUSTER.md"))
         for name, path in sources:
             try:
-                text = path.read_text(errors="replace").strip()
-            except OSError:
-                marker = f"[{name}: missing]"
+                raw = read_inside(path, (self._workspace, self._shared), _MAX_READ)
+            except OSError as error:
+                marker = f"[{name}: {f'left out, {error.strerror}' if isinstance(error, NotPlain) else 'missing'}]"
                 found.append((PromptFile(name=name, chars=0, tokens=0, missing=True), marker))
                 continue
+            text = raw.decode(errors="replace").strip()
             limit = min(FILE_LIMIT, left)
             cut = len(text) > limit
             shown = text[:limit] + f"\n[{name}: truncated, {limit} of {len(text)} characters shown]" if cut else text

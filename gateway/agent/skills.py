@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from gateway.agent.inside import read_inside, walk_files
 from protocols.errors import AtomizerError
 from protocols.status import SkillStatus
 
@@ -36,6 +37,7 @@ MAX_LISTED = 10_000
 """Characters of the whole list in the prompt."""
 MAX_FILES = 40
 """Files of a skill that are named beside its body."""
+_MAX_WALKED = 2000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}")
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)^---[ \t]*\r?$\n?", re.S | re.M)
 _WORDS = re.compile(r"([a-z][a-z-]*): ([A-Za-z][A-Za-z0-9 (),.;/+=_'-]*[A-Za-z0-9).;])")
@@ -121,7 +123,7 @@ class Skills:
             raise SkillError(f"there is no skill {name!r}; there are: {known}")
         if skill.missing:
             raise SkillError(f"the skill {skill.name} cannot be used here: {skill.missing}")
-        text = _FRONT.sub("", _text_of(skill.folder / "SKILL.md"), count=1).strip()
+        text = _FRONT.sub("", _text_of(skill.folder / "SKILL.md", dict(self._roots)[skill.source]), count=1).strip()
         text = text.replace("{baseDir}", str(skill.folder))
         files = _files_of(skill.folder)
         beside = f"\n\nFiles of this skill, in {skill.folder}: {', '.join(files)}" if files else ""
@@ -162,9 +164,7 @@ class Skills:
             return known[1]
         result: Skill | str
         try:
-            if not path.resolve().is_relative_to(root.resolve()):
-                raise SkillError("it leads out of the folder by a link")
-            result = self._parse(_text_of(path), path.parent, source)
+            result = self._parse(_text_of(path, root), path.parent, source)
         except SkillError as error:
             result = str(error)
             log.warning("the skill %s is left out: %s", path, error)
@@ -232,20 +232,15 @@ def _folders(root: Path) -> list[Path]:
 
 def _files_of(folder: Path) -> list[str]:
     """Relative names of what else lies in a skill's folder."""
-    found: list[str] = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__")))
-        found += [str((Path(where) / n).relative_to(folder)) for n in sorted(names) if n != "SKILL.md"]
-        if len(found) > MAX_FILES:
-            return [*found[:MAX_FILES], "..."]
-    return found
+    paths = (path.relative_to(folder) for path in walk_files(folder, _MAX_WALKED))
+    found = [str(p) for p in paths if p.name != "SKILL.md" and not any(part.startswith("__") for part in p.parts[:-1])]
+    return [*found[:MAX_FILES], "..."] if len(found) > MAX_FILES else found
 
 
-def _text_of(path: Path) -> str:
+def _text_of(path: Path, root: Path) -> str:
     """Raises SkillError."""
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_FILE + 1)
+        raw = read_inside(path, (root,), MAX_FILE + 1)
     except OSError as error:
         raise SkillError(f"it cannot be read: {error.strerror}") from None
     if len(raw) > MAX_FILE:

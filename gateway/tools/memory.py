@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import msgspec
 
 from gateway.agent.memory import Memory
-from gateway.agent.tool import BaseTool, Replay, ToolContext, decode_arguments, spec_of
+from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError, decode_arguments, spec_of
 from gateway.ledger.ledger import Ledger
+from runtime.home import explain_os_error
 
 
 class SearchArguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,7 +61,10 @@ class MemoryWrite(BaseTool):
 
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         asked: WriteArguments = decode_arguments(WriteArguments, arguments, "memory_write")
-        where = await asyncio.to_thread(self._memory.note, asked.text, context.key)
+        try:
+            where = await asyncio.to_thread(self._memory.note, asked.text, context.key)
+        except OSError as error:
+            raise ToolError(explain_os_error(error, "the note was not written")) from None
         if asked.pin:
             await self._ledger.steps.pin(context.run, " ".join(asked.text.split()))
         return where

@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 
 import msgspec
 
+from gateway.agent.inside import NotPlain, open_folder, open_plain
 from gateway.agent.tool import ToolError
 from runtime.home import explain_os_error
 from runtime.sharing import refusal
@@ -20,7 +21,6 @@ from runtime.sharing import refusal
 MAX_FILE = 2_000_000
 """Bytes of the largest file that is read or written."""
 _LOCK_SECONDS = 5.0
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -89,18 +89,11 @@ class Roots:
 
     @contextlib.contextmanager
     def _open_folder(self, place: Place, parts: tuple[str, ...], make: bool) -> Iterator[int]:
-        handle = os.open(place.root, _FOLDER)
         try:
-            for part in parts:
-                try:
-                    if make:
-                        with contextlib.suppress(FileExistsError):
-                            os.mkdir(part, dir_fd=handle)
-                    below = os.open(part, _FOLDER, dir_fd=handle)
-                except OSError as error:
-                    raise _explain(error, place) from None
-                os.close(handle)
-                handle = below
+            handle = open_folder(place.root, parts, make=make)
+        except OSError as error:
+            raise _explain(error, place) from None
+        try:
             yield handle
         finally:
             os.close(handle)
@@ -116,21 +109,14 @@ class Roots:
 def read_in(folder: int, place: Place) -> bytes:
     """The file `place`, whose folder is open; raises ToolError."""
     try:
-        # Without waiting: a pipe that nobody writes to would hold us for good.
-        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        handle = os.open(place.inside.name, flags, dir_fd=folder)
+        with open(open_plain(folder, place.inside.name), "rb") as file:
+            data = file.read(MAX_FILE + 1)
+    except NotPlain as error:
+        if error.errno == errno.EISDIR:
+            raise ToolError(f"{place.shown!r} is a folder; look into it with list_files") from None
+        raise ToolError(f"{place.shown!r} is no plain file") from None
     except OSError as error:
         raise _explain(error, place) from None
-    with open(handle, "rb") as file:
-        found = os.fstat(handle)
-        if stat.S_ISDIR(found.st_mode):
-            raise ToolError(f"{place.shown!r} is a folder; look into it with list_files")
-        if not stat.S_ISREG(found.st_mode):
-            raise ToolError(f"{place.shown!r} is no plain file")
-        try:
-            data = file.read(MAX_FILE + 1)
-        except OSError as error:
-            raise _explain(error, place) from None
     if len(data) > MAX_FILE:
         raise ToolError(f"{place.shown!r} is larger than {MAX_FILE // 1_000_000} MB")
     return data
