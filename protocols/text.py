@@ -36,6 +36,18 @@ def printable_json(raw: bytes) -> bytes:
     return _UNSAFE_IN_JSON.sub(_shown_in_json, raw)
 
 
+def whole(text: str) -> str:
+    """`text` with `\ufffd` for each half character (a lone surrogate), which neither UTF-8 nor JSON can hold.
+
+    They come from file names that are no UTF-8, odd encodings, and models that write half an escape.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def _picture(char: str) -> str:
     code = ord(char)
     if code < 0x20:

@@ -17,6 +17,7 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.records import ClaimedRun, StoredStep
 from gateway.models.provider import Block, Message, ToolCall, ToolResult
 from protocols.errors import AtomizerError
+from protocols.text import whole
 
 REPEATS_TOLD = 3
 REPEATS_ENDED = 6
@@ -130,9 +131,9 @@ class Caller:
             return INTERRUPTED, "interrupted"
         context = ToolContext(self._run, f"{self._run.run_id}/{key}", self._park)
         try:
-            output = self._redact(await tool.call(context, call.arguments))
+            output = self._redact(whole(await tool.call(context, call.arguments)))
         except ToolError as error:
-            return self._redact(str(error)), "failed"
+            return self._redact(whole(str(error))), "failed"
         if len(output) > MAX_OUTPUT:
             output = f"{output[:MAX_OUTPUT]}\n[cut: {len(output) - MAX_OUTPUT} more characters]"
         return output, "done"

@@ -30,7 +30,9 @@ from gateway.models.provider import (
     Reset,
     Text,
     TextDelta,
+    whole_message,
 )
+from protocols.text import whole
 
 DELTA_SECONDS = 0.1
 """Streamed text is published at most so often."""
@@ -187,11 +189,11 @@ class Turn:
         pending, reset, last = "", False, 0.0
         async for item in self._models.stream(request, model=self._run.options.model):
             if isinstance(item, TextDelta):
-                pending += item.text
+                pending += whole(item.text)
             elif isinstance(item, Reset):
                 pending, reset = "", True
             else:
-                answer = item
+                answer = msgspec.structs.replace(item, message=whole_message(item.message))
             now = time.monotonic()
             if (pending or reset) and now - last >= DELTA_SECONDS and answer is None:
                 self._on_delta(pending, reset)

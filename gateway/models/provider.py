@@ -11,6 +11,7 @@ import msgspec
 from protocols.errors import AtomizerError
 from protocols.hooks import Thinking
 from protocols.runs import Usage
+from protocols.text import whole
 
 
 class Text(msgspec.Struct, tag="text", frozen=True):
@@ -30,7 +31,6 @@ class ToolResult(msgspec.Struct, tag="tool_result", frozen=True):
     is_error: bool = False
 
 
-class Native(msgspec.Struct, tag="native", frozen=True):
 class Image(msgspec.Struct, tag="image", frozen=True, omit_defaults=True):
     """A picture that a person sent. A conversation holds where it lies; its bytes are read when a model is asked."""
 
@@ -42,6 +42,7 @@ class Image(msgspec.Struct, tag="image", frozen=True, omit_defaults=True):
     """The bytes as base64, in a request that is about to be sent; never kept."""
 
 
+class Native(msgspec.Struct, tag="native", frozen=True):
     """The whole message as its provider sent it, thinking and signatures included.
 
     The same provider sends `data` back unmodified in place of the other blocks; another provider ignores it.
@@ -65,6 +66,23 @@ class Message(msgspec.Struct, frozen=True):
     @property
     def tool_calls(self) -> list[ToolCall]:
         return [b for b in self.content if isinstance(b, ToolCall)]
+
+
+def whole_message(message: Message) -> Message:
+    """`message` without half characters in its texts and arguments: neither the ledger nor a provider takes them."""
+    built = msgspec.to_builtins(message)
+    mended = _whole_value(built)
+    return message if mended == built else msgspec.convert(mended, Message)
+
+
+def _whole_value(value: Any) -> Any:
+    if isinstance(value, str):
+        return whole(value)
+    if isinstance(value, list):
+        return [_whole_value(part) for part in value]
+    if isinstance(value, dict):
+        return {whole(name) if isinstance(name, str) else name: _whole_value(part) for name, part in value.items()}
+    return value
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
