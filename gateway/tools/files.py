@@ -17,7 +17,6 @@ from gateway.tools.roots import Roots
 
 MAX_LINES = 2000
 MAX_LISTED = 1000
-SEARCH_SECONDS = 10.0
 
 
 class ReadArguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -116,10 +115,6 @@ class SearchFiles(BaseTool):
 
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         asked: SearchArguments = decode_arguments(SearchArguments, arguments, "search_files")
-        try:
-            re.compile(asked.pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise ToolError(f"{asked.pattern!r} is no regular expression: {error}") from None
         place = self._roots.find(asked.path)
         with self._roots.folder(place) as folder:
             query = {
@@ -130,6 +125,8 @@ class SearchFiles(BaseTool):
                 "flags": int(re.IGNORECASE) if asked.ignore_case else 0,
             }
             answer = await _run(msgspec.json.encode(query).decode(), folder)
+        if answer["error"]:
+            raise ToolError(answer["error"])
         prefix = "" if asked.path in ("", ".") else f"{asked.path.rstrip('/')}/"
         lines = [f"{prefix}{path}:{number}: {text}" for path, number, text in answer["hits"]]
         if not lines:
@@ -147,11 +144,11 @@ async def _run(query: str, folder: int) -> dict[str, Any]:
         start_new_session=True,
     )
     try:
-        async with asyncio.timeout(SEARCH_SECONDS):
+        async with asyncio.timeout(looking.SECONDS):
             out, _ = await process.communicate()
     except TimeoutError:
         raise ToolError(
-            f"the search was not done after {SEARCH_SECONDS:.0f} s; look through a smaller folder, or with a simpler"
+            f"the search was not done after {looking.SECONDS} s; look through a smaller folder, or with a simpler"
             " pattern"
         ) from None
     finally:

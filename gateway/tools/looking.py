@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import stat
 import sys
 from collections.abc import Iterator
@@ -17,6 +18,10 @@ from fnmatch import fnmatchcase
 SKIPPED = frozenset({".git", ".hg", "__pycache__", "node_modules", ".venv"})
 MAX_ENTRIES = 50_000
 """Files and folders looked at in one walk."""
+MAX_DEPTH = 40
+"""Folders inside each other: each that is open costs a descriptor."""
+SECONDS = 10
+"""The longest one search takes; with the gateway gone, nobody else would end it."""
 _MAX_BYTES = 2_000_000
 _MAX_LINE = 300
 
@@ -26,6 +31,7 @@ def walk(folder: int) -> Iterator[tuple[str, os.stat_result, int]]:
     left = MAX_ENTRIES
     for where, folders, files, handle in os.fwalk(".", dir_fd=folder, follow_symlinks=False):
         folders[:] = sorted(name for name in folders if name not in SKIPPED)
+        deepest = where.count("/") >= MAX_DEPTH
         for name in sorted([*folders, *files]):
             left -= 1
             if left < 0:
@@ -35,6 +41,8 @@ def walk(folder: int) -> Iterator[tuple[str, os.stat_result, int]]:
             except OSError:
                 continue
             yield os.path.normpath(os.path.join(where, name)), found, handle
+        if deepest:
+            folders.clear()
 
 
 def fits(path: str, pattern: str) -> bool:
@@ -83,9 +91,15 @@ def search(folder: int, pattern: str, glob: str, limit: int, flags: int) -> tupl
 
 
 def main() -> None:
+    signal.alarm(SECONDS + 5)
     query = json.loads(sys.argv[1])
-    hits, files = search(query["folder"], query["pattern"], query["glob"], query["limit"], query["flags"])
-    json.dump({"hits": hits, "files": files}, sys.stdout)
+    try:
+        hits, files = search(query["folder"], query["pattern"], query["glob"], query["limit"], query["flags"])
+        answer = {"hits": hits, "files": files, "error": ""}
+    except (re.error, RecursionError, OverflowError) as error:
+        answer = {"hits": [], "files": 0, "error": f"{query['pattern']!r} is no regular expression: {error}"}
+    # A name that is no UTF-8 comes as half characters, which no reader of JSON takes.
+    sys.stdout.buffer.write(json.dumps(answer, ensure_ascii=False).encode(errors="replace"))
 
 
 if __name__ == "__main__":
