@@ -11,7 +11,9 @@ import msgspec
 from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError, decode_arguments, spec_of
 from gateway.tools.roots import MAX_FILE, Place, Roots, read_in, replace_in
 
-_COMPARED_LINES = 5000
+_COMPARED_LINES = 2000
+_COMPARED = 100
+"""Lines, and characters of each, that are compared: it takes the square of the characters."""
 _SHOWN_LINES = 6
 
 
@@ -94,6 +96,8 @@ class EditFile(BaseTool):
                 raise ToolError(
                     f"`old` stands {count} times in {asked.path!r} (lines {lines}): give more lines around it, or `all`"
                 )
+            if len(text) + count * (len(new) - len(old)) > MAX_FILE:  # before it is made: it may be gigabytes
+                raise ToolError(f"{asked.path!r} would be larger than {MAX_FILE // 1_000_000} MB")
             first = _line_of(text, old)
             replace_in(folder, place, _encode(text.replace(old, new), place))
         times = f"{count} times, first " if count > 1 else ""
@@ -120,8 +124,8 @@ def _line_of(text: str, part: str) -> int:
 def nearest_text(text: str, old: str) -> str:
     """The part of `text` most like `old`, with line numbers, for a model to see what it got wrong."""
     lines = text.splitlines()
-    wanted = next((line.strip() for line in old.splitlines() if line.strip()), "")[:300]
-    plain = [line.strip()[:300] for line in lines[:_COMPARED_LINES]]
+    wanted = next((line.strip() for line in old.splitlines() if line.strip()), "")[:_COMPARED]
+    plain = [line.strip()[:_COMPARED] for line in lines[:_COMPARED_LINES]]
     close = difflib.get_close_matches(wanted, plain, n=1, cutoff=0.5) if wanted else []
     if not close:
         return "Nothing like it stands there; read the file again."
