@@ -94,6 +94,24 @@ class Command(msgspec.Struct, frozen=True):
     """Shows text to the asker alone. May be called more than once, for a quarter of an hour."""
 
 
+class CommandOption(msgspec.Struct, frozen=True):
+    """A value that comes with a slash command: text, or one of `choices`."""
+
+    name: str
+    description: str
+    required: bool = False
+    choices: tuple[str, ...] = ()
+
+
+class CommandSpec(msgspec.Struct, frozen=True):
+    """A slash command as it is offered to people."""
+
+    name: str
+    description: str
+    """At most 100 characters."""
+    options: tuple[CommandOption, ...] = ()
+
+
 class Listener(Protocol):
     """What hears a channel. No method may take long or raise: each hands its work on."""
 
@@ -217,8 +235,8 @@ class Channel(Protocol):
         """Shows for ten seconds."""
         ...
 
-    async def start_thread(self, place: Target, message_id: str, name: str) -> Target:
-        """A thread on a message, or the one it has; raises ChannelError."""
+    async def start_thread(self, place: Target, message_id: str | None, name: str) -> Target:
+        """A thread on a message, or the one it has; without a message, one of its own. Raises ChannelError."""
         ...
 
     async def history(

@@ -176,9 +176,9 @@ class MemoryChannel:
         self.typed.append(to)
         self._changed.set()
 
-    async def start_thread(self, place: Target, message_id: str, name: str) -> Target:
+    async def start_thread(self, place: Target, message_id: str | None, name: str) -> Target:
         self._begin("start_thread")
-        return Target(self.provider, "channel", message_id)
+        return Target(self.provider, "channel", message_id or self._id())
 
     async def history(
         self, place: Target, *, after: str | None = None, since: float | None = None, limit: int = 100
