@@ -95,6 +95,8 @@ class Changes(msgspec.Struct):
 
     agents: set[str]
     runs: set[str]
+    steps: set[str]
+    """Runs of which steps were written."""
     deltas: set[str]
     logs: bool
     approvals: bool

@@ -26,6 +26,7 @@ from protocols.events import (
     ModelEvent,
     RunEvent,
     StatusEvent,
+    StepEvent,
 )
 from protocols.runs import RunState, RunSummary
 from protocols.status import AgentStatus
@@ -190,6 +191,9 @@ class Store:
             self._log(LogLine(event.at, name, event.level, event.message[:LOG_TEXT_LIMIT], event.run_id))
         elif isinstance(event, DeltaEvent):
             self._delta(event)
+        elif isinstance(event, StepEvent):
+            self._changes.steps.add(event.run_id)
+            self._tell()
         elif isinstance(event, StatusEvent):
             self.heard(event.status)
         elif isinstance(event, RunEvent):
@@ -298,7 +302,15 @@ class Store:
     @staticmethod
     def _nothing() -> Changes:
         return Changes(
-            agents=set(), runs=set(), deltas=set(), logs=False, approvals=False, asked=[], writes=False, rows=False
+            agents=set(),
+            runs=set(),
+            steps=set(),
+            deltas=set(),
+            logs=False,
+            approvals=False,
+            asked=[],
+            writes=False,
+            rows=False,
         )
 
     def _tell(self) -> None:

@@ -11,11 +11,14 @@ from gateway.api.waiting import RunWaiters
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import NewRun
 from protocols.approvals import Approval
-from protocols.events import ApprovalEvent, DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent
+from protocols.events import ApprovalEvent, DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent, StepEvent
 from protocols.status import HeartbeatStatus, ModelStatus
 from runtime.service.events import EventBus
 
 log = logging.getLogger("gateway")
+
+STEP_SECONDS = 0.1
+"""The steps of a run are announced together, at most so often."""
 
 
 class Announcer:
@@ -27,6 +30,7 @@ class Announcer:
         self._reader = reader
         self._waiters = waiters
         self._loop = asyncio.get_running_loop()
+        self._stepped: set[str] = set()
 
     def run_accepted(self, new: NewRun) -> None:
         """Said from what was written, without reading it back: accepting is the hot path."""
@@ -45,6 +49,17 @@ class Announcer:
     def delta(self, run_id: str, text: str, reset: bool) -> None:
         event = DeltaEvent(at=time.time(), agent=self._agent, run_id=run_id, text=text, reset=reset)
         self._bus.publish(event, changes_status=False)
+
+    def step(self, run_id: str) -> None:
+        """A step of the run was written. Costs next to nothing: it is said a moment later, with those that follow."""
+        if not self._stepped:
+            self._loop.call_later(STEP_SECONDS, self._tell_steps)
+        self._stepped.add(run_id)
+
+    def _tell_steps(self) -> None:
+        stepped, self._stepped = self._stepped, set()
+        for run_id in stepped:
+            self._bus.publish(StepEvent(at=time.time(), agent=self._agent, run_id=run_id), changes_status=False)
 
     def approval(self, approval: Approval) -> None:
         self._bus.publish(ApprovalEvent(at=time.time(), agent=self._agent, approval=approval))

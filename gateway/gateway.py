@@ -193,6 +193,7 @@ class Gateway:
         self.project_log = ProjectLog(home.project_log, home.run / "project_log.lock")
         self.waiters = RunWaiters(self._reader)
         self.announcer = Announcer(agent, self.bus, self._reader, self.waiters)
+        self._ledger.steps.tell(self.announcer.step)
         self.approvals = Approvals(
             self._ledger.approvals,
             self._reader,

@@ -57,6 +57,12 @@ class DeltaEvent(_Event, tag="delta"):
     reset: bool = False
 
 
+class StepEvent(_Event, tag="step"):
+    """Steps of a run were written since the last of these; the run itself says which."""
+
+    run_id: str
+
+
 class StatusEvent(_Event, tag="status"):
     """The whole of `/status`, at most once a second and only when something changed."""
 
@@ -70,5 +76,14 @@ class GapEvent(_Event, tag="gap"):
 
 
 Event = (
-    HelloEvent | RunEvent | LogEvent | HeartbeatEvent | ModelEvent | ApprovalEvent | DeltaEvent | StatusEvent | GapEvent
+    HelloEvent
+    | RunEvent
+    | LogEvent
+    | HeartbeatEvent
+    | ModelEvent
+    | ApprovalEvent
+    | DeltaEvent
+    | StepEvent
+    | StatusEvent
+    | GapEvent
 )

@@ -17,8 +17,8 @@ from console.widgets.run_page import RunPage
 from protocols.errors import AtomizerError
 from protocols.runs import Run, RunSummary
 
-READ_SECONDS, SLOW_READ_SECONDS = 1.0, 3.0
-"""How often a run that goes on is read again: its states and its text come by themselves, its steps do not."""
+READ_SECONDS, SLOW_READ_SECONDS = 3.0, 10.0
+"""How often a run that goes on is read again though no event told of a change: one may have been dropped."""
 
 
 class RunScreen(RunKeys):
@@ -60,7 +60,7 @@ class RunScreen(RunKeys):
 
     def show_changes(self, changes: Changes | None) -> None:
         mine = {self._summary.run_id, *(child.run_id for child in (self._run.children if self._run else ()))}
-        if changes is not None and mine & changes.runs:
+        if changes is not None and (mine & changes.runs or self._summary.run_id in changes.steps):
             self._read()
         if changes is None or mine & (changes.deltas | changes.runs):
             self.page.update()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
@@ -15,6 +16,8 @@ from runtime.sqlite_writer import SqliteWriter
 PINNED_FACTS = 20
 """Facts that a session keeps in sight at most."""
 
+T = TypeVar("T")
+
 _json = msgspec.json.Encoder().encode
 
 
@@ -24,6 +27,11 @@ class StepStore:
     def __init__(self, writer: SqliteWriter, clock: Callable[[], float]) -> None:
         self._writer = writer
         self._clock = clock
+        self._on_step: Callable[[str], None] = lambda run_id: None
+
+    def tell(self, on_step: Callable[[str], None]) -> None:
+        """From now on `on_step(run_id)` is called after each step that was written, on the loop's thread."""
+        self._on_step = on_step
 
     async def save_answer(
         self,
@@ -69,22 +77,22 @@ class StepStore:
             db.execute("UPDATE runs SET model = ? WHERE id = ?", (model, run.run_id))
             _add_usage(db, run.run_id, usage, cost_usd)
 
-        await self._writer.submit(operation)
+        await self._write(run, operation)
 
     async def save_side_answer(
         self, run: ClaimedRun, model: str, usage: Usage, cost_usd: float | None, text: str
     ) -> None:
         """Count a model answer that is not part of the conversation (compaction's), as a step of the run."""
         now = self._clock()
-        await self._writer.submit(lambda db: _side_answer(db, run, model, usage, cost_usd, text, now))
+        await self._write(run, lambda db: _side_answer(db, run, model, usage, cost_usd, text, now))
 
     async def save_empty_answer(
         self, run: ClaimedRun, model: str, usage: Usage, cost_usd: float | None, *, started_at: float
     ) -> None:
         """Count an answer that says nothing: it was paid for, and no conversation can hold it."""
         now = self._clock()
-        await self._writer.submit(
-            lambda db: _aside(db, run, "model", "failed", model, usage, cost_usd, "", started_at, now)
+        await self._write(
+            run, lambda db: _aside(db, run, "model", "failed", model, usage, cost_usd, "", started_at, now)
         )
 
     async def save_compaction(self, run: ClaimedRun, new: NewCompaction) -> None:
@@ -107,7 +115,7 @@ class StepStore:
             )
             _side_answer(db, run, new.model, new.usage, new.cost_usd, new.summary, now)
 
-        await self._writer.submit(operation)
+        await self._write(run, operation)
 
     async def start_tool(self, run: ClaimedRun, call_id: str, name: str, arguments: bytes) -> int:
         """Write that a tool call begins, before it does; its step's index."""
@@ -123,7 +131,7 @@ class StepStore:
             db.execute("UPDATE runs SET stalled = 0 WHERE id = ?", (run.run_id,))
             return index
 
-        return await self._writer.submit(operation)
+        return await self._write(run, operation)
 
     async def refuse_tool(self, run: ClaimedRun, call_id: str, name: str, arguments: bytes, output: str) -> None:
         """Write a tool call that was refused, whole: it never stands there as begun, to be made after a crash."""
@@ -137,7 +145,7 @@ class StepStore:
             )
             db.execute("UPDATE runs SET stalled = 0 WHERE id = ?", (run.run_id,))
 
-        await self._writer.submit(operation)
+        await self._write(run, operation)
 
     async def finish_tool(
         self,
@@ -158,7 +166,7 @@ class StepStore:
             )
             db.execute("UPDATE runs SET stalled = 0 WHERE id = ?", (run.run_id,))
 
-        await self._writer.submit(operation)
+        await self._write(run, operation)
 
     async def add_user_message(self, run: ClaimedRun, content: bytes) -> None:
         """Add a message of the user's side to the run's session: tool results, or a reminder. `content`: blocks."""
@@ -178,6 +186,11 @@ class StepStore:
                 db.execute("UPDATE sessions SET pinned = ? WHERE key = ?", (_json(kept).decode(), run.session_key))
 
         await self._writer.submit(operation)
+
+    async def _write(self, run: ClaimedRun, operation: Callable[[sqlite3.Connection], T]) -> T:
+        result = await self._writer.submit(operation)
+        self._on_step(run.run_id)
+        return result
 
     async def collect(self, run: ClaimedRun) -> list[str]:
         """Take into `run` what people have queued in its session since: their messages as blocks (JSON), in order.

@@ -21,6 +21,7 @@ from protocols.events import (
     LogEvent,
     RunEvent,
     StatusEvent,
+    StepEvent,
 )
 from protocols.hooks import AgentAccepted, AgentHook
 from protocols.registry import roster_entry
@@ -199,6 +200,9 @@ class StandIn:
 
     def delta(self, run_id: str, text: str) -> None:
         self.emit(DeltaEvent(at=time.time(), agent=self.agent, run_id=run_id, text=text))
+
+    def step(self, run_id: str) -> None:
+        self.emit(StepEvent(at=time.time(), agent=self.agent, run_id=run_id))
 
     def finish(self, run_id: str, text: str) -> None:
         self.advance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 from console.dialogs.confirm import ConfirmDialog
@@ -48,12 +49,13 @@ class TestWhileItGoesOn:
                 "command: ls -l",
             ):
                 assert told in text, text
-            # A step makes no event: the page reads the run again by itself.
             child = make_run("manager", "sub-task", state=RunState.RUNNING)
             gateway.runs[run_id].children.append(
                 ChildRun(run_id=child.run_id, agent="manager", task="sub-task", state="running")
             )
-            await until(lambda: "DELEGATED (1)" in page(app))
+            gateway.step(run_id)
+            async with asyncio.timeout(1.5):  # sooner than the page would have read it by itself
+                await until(lambda: "DELEGATED (1)" in page(app))
             app.store.add_run(child)
             app.store._keep_text(child.run_id, "the child says this")
             await until(lambda: "the child says this" in page(app))

@@ -13,7 +13,7 @@ import pytest
 from protocols.client import GatewayClient
 from protocols.control import HeartbeatChange, LogList, SessionList
 from protocols.errors import ProtocolError
-from protocols.events import HelloEvent, RunEvent, StatusEvent
+from protocols.events import HelloEvent, RunEvent, StatusEvent, StepEvent
 from protocols.health import SERVICE, Health, Ready
 from protocols.hooks import AgentHook
 from protocols.runs import Run, RunState
@@ -80,6 +80,7 @@ def test_its_description_is_sound_and_names_every_call_of_the_design(gateway: Ga
 
 async def test_a_run_is_seen_from_queued_to_its_end(client: GatewayClient) -> None:
     states: list[RunState] = []
+    stepped = 0
     last_id = None
     async with asyncio.timeout(20), contextlib.aclosing(client.events()) as events:
         assert isinstance((await anext(events))[1], HelloEvent)
@@ -87,15 +88,17 @@ async def test_a_run_is_seen_from_queued_to_its_end(client: GatewayClient) -> No
         accepted = await client.delegate(AgentHook(message="status", idempotency_key="seen"))
         async for ident, event in events:
             last_id = ident or last_id
+            stepped += isinstance(event, StepEvent) and event.run_id == accepted.run_id
             if isinstance(event, RunEvent) and event.run.run_id == accepted.run_id:
                 states.append(event.run.state)
-                if event.run.state.ended:
-                    break
+            if states and states[-1].ended and stepped:
+                break
     assert states[0] is RunState.QUEUED
     assert states[-1] is RunState.SUCCEEDED
     run = await client.run(accepted.run_id, wait=5)
     assert isinstance(run, Run)
     assert run.text.startswith("[offline]")
+    assert 1 <= stepped <= len(run.steps)
     assert (await client.transcript(run.session_key)).messages[0].role == "user"
     async with asyncio.timeout(20), contextlib.aclosing(client.events(last_id)) as events:
         async for ident, event in events:
