@@ -156,3 +156,12 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
     yield start
     for server in made:
         server.close()
+
+
+@pytest.fixture
+def discord_server() -> Iterator[Any]:
+    """A local Discord as a process of its own: a `tests.standins.discord.DiscordProcess`, still without a guild."""
+    from tests.standins.discord import DiscordProcess
+
+    with DiscordProcess() as server:
+        yield server
