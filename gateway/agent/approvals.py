@@ -53,17 +53,28 @@ class Approvals:
 
         `subject` is what it is about, in the question's line; `arguments` all that would be done, for below it.
         """
-        question = Approval(
+        question = f"{tool}: {one_line(subject, _SUBJECT_LINE) or '(no detail)'}"
+        detail = _detail(run, subject, arguments or subject, rule)
+        return await self._ask(run.run_id, key, tool, question, detail, self._expires_after())
+
+    async def put(self, key: str, tool: str, question: str, detail: str, seconds: float) -> Approval:
+        """A question that no run asks, open for so many seconds; or the one put before with this key."""
+        return await self._ask(None, key, tool, question, detail, seconds)
+
+    async def _ask(
+        self, run_id: str | None, key: str, tool: str, question: str, detail: str, seconds: float
+    ) -> Approval:
+        new = Approval(
             id=f"ap-{secrets.token_hex(5)}",
             agent="",
-            run_id=run.run_id,
+            run_id=run_id,
             tool=tool,
-            question=f"{tool}: {one_line(subject, _SUBJECT_LINE) or '(no detail)'}",
-            detail=_detail(run, subject, arguments or subject, rule),
-            expires_at=self._clock() + self._expires_after(),
+            question=question,
+            detail=detail,
+            expires_at=self._clock() + seconds,
         )
-        asked = await self._store.ask(question, key)
-        if asked.id == question.id:
+        asked = await self._store.ask(new, key)
+        if asked.id == new.id:
             log.info("asks a person: %s", asked.question)
             self._on_change(asked)
             self._wake.set()

@@ -32,7 +32,7 @@ class ApprovalStore:
                 " VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, ?) ON CONFLICT(call_key) DO NOTHING",
                 (
                     approval.id,
-                    approval.run_id,
+                    approval.run_id or "",
                     call_key,
                     approval.tool,
                     approval.question,
@@ -109,7 +109,7 @@ def as_approval(row: tuple[object, ...] | sqlite3.Row, agent: str) -> Approval:
     return Approval(
         id=str(ident),
         agent=agent,
-        run_id=str(run_id),
+        run_id=str(run_id) or None,
         tool=str(tool),
         question=str(question),
         detail=str(detail),

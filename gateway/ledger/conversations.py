@@ -65,6 +65,15 @@ class ConversationReader:
         row = self._db.execute("SELECT route FROM sessions WHERE key = ?", (session_key,)).fetchone()
         return None if row is None else row["route"]
 
+    def begun(self, session_key: str) -> bool:
+        """Was anything ever said in the session, or is it about to be?"""
+        found = self._db.execute(
+            "SELECT 1 FROM sessions WHERE key = ? UNION ALL SELECT 1 FROM runs"
+            " WHERE state = 'queued' AND held = 0 AND session_key = ? LIMIT 1",
+            (session_key, session_key),
+        )
+        return found.fetchone() is not None
+
     def transcript(self, key: str, limit: int = -1) -> list[TranscriptMessage]:
         """The messages of a session, oldest first; with a `limit`, the newest so many.
 

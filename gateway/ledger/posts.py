@@ -94,6 +94,11 @@ class PostStore:
             )
         )
 
+    async def unmark(self, name: str) -> bool:
+        """Forget it; False if it was not known."""
+        gone = await self._writer.submit(lambda db: db.execute("DELETE FROM marks WHERE name = ?", (name,)).rowcount)
+        return gone > 0
+
 
 class PostReader:
     """Reads on the reader's connection."""

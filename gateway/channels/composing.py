@@ -1,0 +1,122 @@
+"""A message that was heard, made into a run: its session, where the answer goes, and what its model reads around it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from gateway.channels.channel import Author, Heard, Place
+from gateway.channels.recent import shown_name
+from gateway.ledger.records import NewRun, Origin, Picture, RunOptions
+from gateway.models.outside import as_data
+from protocols.runs import RunSource, new_run_id
+
+REPLY_CHARS = 1000
+"""Of the message that is answered."""
+_NO_WORDS = "(a mention without words)"
+_ONLY_FILES = "(files without words)"
+
+
+class File(msgspec.Struct, frozen=True):
+    """A file that came with a message, as it was taken in."""
+
+    name: str
+    note: str
+    """Where it lies, or why it was not taken in."""
+    text: str = ""
+    """What is in it, where it is text and not long."""
+    picture: Picture | None = None
+
+
+class Around(msgspec.Struct, frozen=True):
+    """What belongs to a message beside its words."""
+
+    answers: Heard | None = None
+    """The message it is a reply to."""
+    before: Sequence[Heard] = ()
+    """What others said in the channel since the last answer, oldest first."""
+    parent: str = ""
+    """For the first run of a thread: what went on in its channel."""
+    files: Sequence[File] = ()
+
+
+def key_of(provider: str, message_id: str) -> str:
+    """The idempotency key: one message is one run, over any repeat, restart and catching up."""
+    return f"{provider}:{message_id}"
+
+
+def session_of(agent: str, place: Place, author: Author, direct: str) -> str:
+    """A channel and a thread have sessions of their own; direct messages as `[discord] dm_session` says."""
+    if place.kind != "direct":
+        return f"agent:{agent}:{place.target.provider}:channel:{place.target.id}"
+    return (
+        f"agent:{agent}:main" if direct == "main" else f"agent:{agent}:{author.target.provider}:user:{author.target.id}"
+    )
+
+
+def words_of(text: str, *, files: bool) -> str:
+    """What the person wrote, or that they wrote nothing."""
+    return text.strip() or (_ONLY_FILES if files else _NO_WORDS)
+
+
+def compose(
+    heard: Heard, place: Place, session_key: str, around: Around, redact: Callable[[str], str] = lambda text: text
+) -> NewRun:
+    """The run. `place` is where it is answered: the message's own, or a thread made from it."""
+    author = heard.author
+    return NewRun(
+        run_id=new_run_id(),
+        source=RunSource.CHAT,
+        name="chat",
+        caller=str(author.target),
+        people=not author.bot,
+        session_key=session_key,
+        message=redact(words_of(heard.text, files=bool(heard.attachments))),
+        options=RunOptions(
+            to=str(author.target if place.kind == "direct" else place.target),
+            origin=Origin(str(heard.place.target), heard.id, str(author.target), shown_name(author.name)),
+            context=redact(_context(heard, around)),
+            pictures=[file.picture for file in around.files if file.picture is not None],
+        ),
+        idempotency_key=key_of(author.target.provider, heard.id),
+    )
+
+
+def _context(heard: Heard, around: Around) -> str:
+    """Who wrote, and what was said and sent around it. Only the words of the message itself are a request."""
+    parts = []
+    if around.parent:
+        parts.append(as_data(around.parent, "the channel in which this thread was begun"))
+    if around.before:
+        parts.append(as_data("\n".join(map(line_of, around.before)), f"{where(heard.place)}, before the message below"))
+    if answered := around.answers:
+        text = answered.text[:REPLY_CHARS] + ("…" if len(answered.text) > REPLY_CHARS else "")
+        parts.append(as_data(text, f"the message of {who(answered)} that the one below answers"))
+    for file in around.files:
+        line = f"[file {shown_name(file.name)}: {file.note}]"
+        parts.append(f"{line}\n{as_data(file.text, f'the file {shown_name(file.name)}')}" if file.text else line)
+    at = time.strftime("%Y-%m-%d %H:%M", time.gmtime(heard.at))
+    parts.append(f"[{who(heard)} writes, {where(heard.place)}, {at} UTC:]")
+    return "\n\n".join(parts)
+
+
+def who(heard: Heard) -> str:
+    if heard.own:
+        return "yours"
+    kind = "the bot " if heard.author.bot else ""
+    return f"{kind}{shown_name(heard.author.name)} ({heard.author.target})"
+
+
+def where(place: Place) -> str:
+    if place.kind == "direct":
+        return "in a direct message"
+    name = f"#{shown_name(place.name)} " if place.name else ""
+    return f"in the {place.kind} {name}({place.target})"
+
+
+def line_of(heard: Heard) -> str:
+    """A message of the history on a line of its own; further lines of it are indented."""
+    text = heard.text.strip().replace("\n", "\n    ")
+    return f"[{time.strftime('%H:%M', time.gmtime(heard.at))}] {who(heard)}: {text}"

@@ -1,0 +1,201 @@
+"""One message, from the decision to its run. Taking the same message in twice gives one run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from gateway.channels.channel import Channel, ChannelError, Heard, Place
+from gateway.channels.composing import Around, File, compose, key_of, line_of, session_of
+from gateway.channels.hearing import Known, Verdict, deaf, judge, listens_to
+from gateway.channels.recent import Recent, before, order
+from gateway.ledger.ledger import Ledger
+from gateway.ledger.reading import Reader
+from gateway.ledger.records import NewRun
+from gateway.ledger.transcript import message_lines
+from protocols.runs import RunState, one_line
+from protocols.targets import Target
+from runtime.config_discord import Ears, InstanceDiscordTable
+
+log = logging.getLogger("hearing")
+
+Accept = Callable[[NewRun], Awaitable[tuple[str, RunState, bool]]]
+
+PARENT_MESSAGES = 8
+PARENT_CHARS = 4000
+"""Of a channel's conversation, for the first run of a thread in it."""
+_THREAD_NAME = 80
+
+
+class Strangers(Protocol):
+    """Those who are not known yet."""
+
+    def paired(self, person: Target) -> bool: ...
+
+    async def asked(self, heard: Heard) -> None: ...
+
+
+class Files(Protocol):
+    """Where attachments go."""
+
+    async def receive(self, heard: Heard, most: int) -> list[File]: ...
+
+
+class Reception:
+    """Takes messages in for one agent."""
+
+    def __init__(
+        self,
+        agent: str,
+        channel: Channel,
+        ledger: Ledger,
+        reader: Reader,
+        recent: Recent,
+        strangers: Strangers,
+        files: Files,
+        *,
+        table: Callable[[], InstanceDiscordTable],
+        ears: Callable[[], Ears],
+        accept: Accept,
+        redact: Callable[[str], str],
+    ) -> None:
+        self._agent = agent
+        self._channel = channel
+        self._ledger = ledger
+        self._reader = reader
+        self._recent = recent
+        self._strangers = strangers
+        self._files = files
+        self._table = table
+        self._ears = ears
+        self._accept = accept
+        self._redact = redact
+
+    async def take(self, heard: Heard) -> None:
+        """Decide, and make the run. Raises StorageFull; then nothing is lost by taking it in again."""
+        verdict = await self._decide(heard)
+        if verdict.outcome == "accept":
+            if not self._known(heard):
+                await self._make_run(heard)
+        elif verdict.outcome == "pair":
+            await self._strangers.asked(heard)
+        else:
+            log.debug("message %s of %s is not answered: %s", heard.id, heard.author.target, verdict.reason)
+        if heard.place.kind != "direct" and (heard.own or listens_to(heard.author, self._ears())):
+            self._recent.add(heard)
+
+    async def _decide(self, heard: Heard) -> Verdict:
+        answers = self._bot_answers(heard.place)
+        by_person = not heard.own and not heard.author.bot
+        if answers and by_person and not deaf(heard.place, self._ears()):
+            await self._count_bots(heard.place, 0)
+        known = Known(paired=self._strangers.paired(heard.author.target), bot_answers=answers)
+        return judge(heard, self._ears(), self._table(), known)
+
+    def _known(self, heard: Heard) -> bool:
+        """Is it a run already?"""
+        return self._reader.has_key(str(heard.author.target), key_of(self._channel.provider, heard.id))
+
+    async def _make_run(self, heard: Heard) -> None:
+        table = self._table()
+        files = await self._files.receive(heard, int(table.attachment_mb * 1_000_000))
+        place = await self._thread(heard) if table.threads else heard.place
+        session = session_of(self._agent, place, heard.author, table.dm_session)
+        around = Around(
+            answers=await self._answered(heard),
+            before=await self._before(heard, table.history),
+            parent=await self._inherited(place, session, began_here=place is heard.place),
+            files=files,
+        )
+        run_id, _, fresh = await self._accept(compose(heard, place, session, around, self._redact))
+        if fresh:
+            log.info("%s: %s wrote %s", run_id, heard.author.target, one_line(self._redact(heard.text), 120))
+            if heard.author.bot:
+                await self._count_bots(heard.place, self._bot_answers(heard.place) + 1)
+
+    # -- where it is answered ----------------------------------------------------------------------------------
+
+    async def _thread(self, heard: Heard) -> Place:
+        """A thread made from a mention in a channel; where that cannot be, the channel."""
+        if heard.place.kind != "channel" or not heard.mentions_me:
+            return heard.place
+        name = one_line(heard.text, _THREAD_NAME) or f"{heard.author.name} and {self._agent}"
+        try:
+            made = await self._channel.start_thread(heard.place.target, heard.id, name)
+        except ChannelError as error:
+            log.warning("message %s is answered in the channel, for no thread could be made: %s", heard.id, error)
+            return heard.place
+        parent = heard.place.target
+        return Place(made, "thread", name, heard.place.guild, parent=parent, started_from=heard.id)
+
+    # -- what is around it -------------------------------------------------------------------------------------
+
+    async def _before(self, heard: Heard, most: int) -> list[Heard]:
+        """The history window; a direct message needs none, for its session holds it all."""
+        if heard.place.kind == "direct" or most == 0:
+            return []
+        place = heard.place.target
+        if not self._recent.complete(place):
+            self._recent.fill(place, [h for h in await self._history(place, limit=most + 1) if self._may_show(h)])
+        return self._recent.window(heard, most, self._known)
+
+    async def _answered(self, heard: Heard) -> Heard | None:
+        if heard.reply_to is None:
+            return None
+        found = self._recent.find(heard.place.target, heard.reply_to)
+        if found is None:
+            read = await self._history(heard.place.target, after=before(heard.reply_to), limit=1)
+            found = next((h for h in read if h.id == heard.reply_to), None)
+        return found
+
+    async def _inherited(self, place: Place, session: str, *, began_here: bool) -> str:
+        """What a thread's first run is told of its channel: the agent's own conversation there, else what was said."""
+        if place.kind != "thread" or place.parent is None or self._reader.conversations.begun(session):
+            return ""
+        parent = Place(place.parent, "channel")
+        key = f"agent:{self._agent}:{parent.target.provider}:channel:{parent.target.id}"
+        lines = [
+            "\n".join(message_lines(message, 500))
+            for message in self._reader.conversations.transcript(key, PARENT_MESSAGES)
+        ]
+        if not lines and began_here:
+            said = await self._history(parent.target, limit=PARENT_MESSAGES)
+            upto = place.started_from
+            lines = [line_of(h) for h in said if self._may_show(h) and (upto is None or order(h.id) <= order(upto))]
+        return "\n\n".join(lines)[-PARENT_CHARS:]
+
+    async def _history(self, place: Target, *, after: str | None = None, limit: int) -> list[Heard]:
+        """What can be read of it: an answer without its surroundings is better than none."""
+        try:
+            return await self._channel.history(place, after=after, limit=limit)
+        except ChannelError as error:
+            log.warning("what was said in %s before is not shown: %s", place, error)
+            return []
+
+    def _may_show(self, heard: Heard) -> bool:
+        return heard.own or listens_to(heard.author, self._ears())
+
+    # -- bots in a row -----------------------------------------------------------------------------------------
+
+    def _bot_answers(self, place: Place) -> int:
+        return int(self._reader.posts.mark(_bots(place)) or 0)
+
+    async def _count_bots(self, place: Place, answers: int) -> None:
+        if answers:
+            await self._ledger.posts.mark(_bots(place), str(answers))
+        else:
+            await self._ledger.posts.unmark(_bots(place))
+
+
+def _bots(place: Place) -> str:
+    return f"bots/{place.target.provider}/{place.target.id}"
+
+
+def at_place(heard: Heard, place: Place | None) -> Heard:
+    """A message of a history at its channel as it was heard live, which may say more than a history can."""
+    if place is None or (place.kind == "channel" and place.guild is None):
+        return heard
+    return msgspec.structs.replace(heard, place=place)

@@ -1,0 +1,136 @@
+"""Images in a conversation: what they are by their first bytes, and their bytes when a model is about to be asked."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from gateway.models.provider import Block, Image, Message, Text
+
+MOST_BYTES = 3_500_000
+"""Of one image. Providers take 5 MB at least, some of it as base64, which is a third longer."""
+MOST_SIDE = 8000
+"""Pixels: a longer side is refused by Anthropic's API (vision guide)."""
+MOST_IMAGES = 20
+"""Images of one request, the newest: of more, Anthropic's API takes smaller ones only. Older ones become a line."""
+
+
+def kind_of(data: bytes) -> str | None:
+    """The media type of an image that models take; None for anything else, whatever its name says."""
+    if len(data) > MOST_BYTES:
+        return None
+    kind = _media_type(data)
+    if kind is None:
+        return None
+    width, height = _size(data, kind)
+    return kind if 0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE else None
+
+
+def read_pictures(messages: Sequence[Message], workspace: Path) -> list[Message]:
+    """The messages with the bytes of their images. One that is gone or changed is replaced by a line that says so.
+
+    Reads files: not for the event loop.
+    """
+    total = sum(isinstance(block, Image) for message in messages for block in message.content)
+    past = max(0, total - MOST_IMAGES)
+    done: list[Message] = []
+    for message in messages:
+        if not any(isinstance(block, Image) for block in message.content):
+            done.append(message)
+            continue
+        content: list[Block] = []
+        for block in message.content:
+            if isinstance(block, Image):
+                old, past = past > 0, past - 1
+                content.append(instead(block, "older than those that are shown") if old else _read(block, workspace))
+            else:
+                content.append(block)
+        done.append(Message(message.role, content))
+    return done
+
+
+def has_pictures(messages: Sequence[Message]) -> bool:
+    return any(isinstance(block, Image) for message in messages for block in message.content)
+
+
+def without_pictures(messages: Sequence[Message], why: str) -> list[Message]:
+    """The messages with a line in place of each image."""
+    return [
+        Message(m.role, [instead(block, why) if isinstance(block, Image) else block for block in m.content])
+        for m in messages
+    ]
+
+
+def instead(image: Image, why: str) -> Text:
+    """What a model reads where it cannot see an image."""
+    return Text(f"[image {image.path} is not shown: {why}]")
+
+
+def _read(image: Image, workspace: Path) -> Block:
+    try:
+        file = os.open(workspace / image.path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return instead(image, "the file is gone")
+    with os.fdopen(file, "rb") as opened:
+        found = os.fstat(opened.fileno())
+        data = opened.read(MOST_BYTES + 1) if stat.S_ISREG(found.st_mode) else b""
+    if hashlib.sha256(data).hexdigest() != image.sha256:
+        return instead(image, "the file is another now")
+    return msgspec.structs.replace(image, data=base64.b64encode(data).decode())
+
+
+def _media_type(data: bytes) -> str | None:
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "image/gif"
+    return "image/webp" if data[:4] == b"RIFF" and data[8:12] == b"WEBP" else None
+
+
+def _size(data: bytes, kind: str) -> tuple[int, int]:
+    """(width, height) in pixels, from the header; (0, 0) if it is damaged."""
+    try:
+        if kind == "image/png":
+            return struct.unpack(">II", data[16:24])
+        if kind == "image/gif":
+            return struct.unpack("<HH", data[6:10])
+        return _webp_size(data) if kind == "image/webp" else _jpeg_size(data)
+    except (struct.error, IndexError):
+        return 0, 0
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    match data[12:16]:
+        case b"VP8 ":
+            width, height = struct.unpack("<HH", data[26:30])
+            return width & 0x3FFF, height & 0x3FFF
+        case b"VP8L":
+            (bits,) = struct.unpack("<I", data[21:25])
+            return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        case b"VP8X":
+            return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    return 0, 0
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    """From the frame's header; the segments before it are passed over."""
+    at = 2
+    while True:
+        while data[at] == 0xFF and data[at + 1] == 0xFF:
+            at += 1
+        marker, (length,) = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])
+        if data[at] != 0xFF or length < 2:
+            return 0, 0
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = struct.unpack(">HH", data[at + 5 : at + 9])
+            return width, height
+        at += 2 + length
