@@ -3,6 +3,9 @@
 An entry of `[tools] allow`, `ask` or `deny` is a tool's name, or `name(pattern)` with `*` and `?` matched against the
 call's subject (a command line, a path, a URL). From strongest to weakest: a matching `deny`, an `allow` with a
 pattern, an `ask`, a bare `allow`; a tool that is named only with patterns asks about everything else.
+
+An `allow` errs on the side of asking. A `deny` or an `ask` by pattern on a command line catches the usual ways of
+writing a command and not all there are: what must not be run is left out of `allow`.
 """
 
 from __future__ import annotations
@@ -18,6 +21,12 @@ _ENTRY = re.compile(r"^(?P<tool>[\w-]+|\*)(?:\((?P<pattern>.*)\))?$", re.DOTALL)
 _SHELL = re.compile(r"[;&|<>`\n\r]|\$[({]")
 """What makes one command line more than the one command that it begins with."""
 _SEGMENTS = re.compile(r"[;&|\n\r]+|\$\(|`|\(|\)")
+_QUOTES = re.compile(r"['\"\\]")
+_BEFORE = re.compile(
+    r"^(?:(?:[{!]|if|then|elif|else|while|until|do|time|env|exec|command|builtin|nohup|\w+=\S*"
+    r"|(?:/bin/|/usr/bin/)?(?:ba|da)?sh -c)\s+)+"
+)
+"""What may stand before a command's own name."""
 COMMAND_TOOLS = frozenset({"exec"})
 """Tools whose subject is a shell's command line."""
 
@@ -88,13 +97,23 @@ class Permissions:
 
 
 def _is_only(tool: str, subject: str, pattern: str) -> bool:
-    """Does the pattern cover the whole call? A command line that chains, redirects or substitutes is never covered."""
-    if tool in COMMAND_TOOLS and _SHELL.search(subject) and not _SHELL.search(pattern):
+    """Does the pattern cover the whole call? A command line that chains, redirects or substitutes is covered only by a
+    pattern that does exactly the same: no `*` stands for a second command."""
+    if tool in COMMAND_TOOLS and _SHELL.findall(subject.strip()) != _SHELL.findall(pattern):
         return False
     return fnmatchcase(subject.strip(), pattern)
 
 
 def _touches(tool: str, subject: str, pattern: str) -> bool:
     """Does the pattern match the call, or any of the commands in its command line?"""
-    parts = [subject, *_SEGMENTS.split(subject)] if tool in COMMAND_TOOLS else [subject]
-    return any(fnmatchcase(part.strip(), pattern) for part in parts)
+    if tool not in COMMAND_TOOLS:
+        return fnmatchcase(subject.strip(), pattern)
+    parts = [subject, *_SEGMENTS.split(subject)]
+    return any(fnmatchcase(form, pattern) for part in parts for form in _forms(part.strip()))
+
+
+def _forms(command: str) -> set[str]:
+    """Ways to write one command: as it stands, without quotes, what stands before its name, and its path."""
+    plain = _QUOTES.sub("", command)
+    bare = _BEFORE.sub("", plain)
+    return {command, plain, bare, re.sub(r"^\S*/", "", bare)}
