@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import difflib
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
-from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError, decode_arguments, spec_of
-from gateway.tools.roots import MAX_FILE, Place, Roots, read_in, replace_in
+from gateway.agent.tool import Replay, ToolError, spec_of
+from gateway.tools.paths import FilePath, FileTool
+from gateway.tools.roots import MAX_FILE, Place, read_in, replace_in
 
 _COMPARED_LINES = 2000
 _COMPARED = 100
@@ -18,18 +18,18 @@ _SHOWN_LINES = 6
 
 
 class WriteArguments(msgspec.Struct, forbid_unknown_fields=True):
-    path: Annotated[str, msgspec.Meta(min_length=1, description="A file of your workspace, or shared/...")]
+    path: FilePath
     content: Annotated[str, msgspec.Meta(description="All of the file's text")]
 
 
 class EditArguments(msgspec.Struct, forbid_unknown_fields=True):
-    path: Annotated[str, msgspec.Meta(min_length=1, description="A file of your workspace, or shared/...")]
+    path: FilePath
     old: Annotated[str, msgspec.Meta(min_length=1, description="Text that stands there once, exactly so")]
     new: Annotated[str, msgspec.Meta(description="What is to stand in its place")]
     all: Annotated[bool, msgspec.Meta(description="Replace it wherever it stands")] = False
 
 
-class WriteFile(BaseTool):
+class WriteFile(FileTool[WriteArguments]):
     """Writes a whole file, in one step. Repeating it changes nothing."""
 
     spec = spec_of(
@@ -37,25 +37,18 @@ class WriteFile(BaseTool):
         "Write a whole text file of your workspace or of shared/; folders are made. Use edit_file for small changes.",
         WriteArguments,
     )
+    arguments = WriteArguments
     replay = Replay.KEYED
-    subject_field = "path"
 
-    def __init__(self, roots: Roots) -> None:
-        self._roots = roots
-
-    async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
-        asked: WriteArguments = decode_arguments(WriteArguments, arguments, "write_file")
-        return await asyncio.to_thread(self._write, asked)
-
-    def _write(self, asked: WriteArguments) -> str:
-        place = self._roots.find_for_change(asked.path)
+    def work(self, asked: WriteArguments) -> str:
+        place = self.roots.find_for_change(asked.path)
         data = _encode(asked.content, place)
-        with self._roots.parent(place, make=True, lock=True) as folder:
+        with self.roots.parent(place, make=True, lock=True) as folder:
             made = replace_in(folder, place, data)
         return f"{'made' if made else 'replaced'} {asked.path}: {len(asked.content.splitlines())} lines"
 
 
-class EditFile(BaseTool):
+class EditFile(FileTool[EditArguments]):
     """Replaces one piece of a file. An edit that is already made changes nothing, so repeating it is safe."""
 
     spec = spec_of(
@@ -63,21 +56,14 @@ class EditFile(BaseTool):
         "Replace a piece of text in a file. `old` must stand there exactly once; give more lines if it does not.",
         EditArguments,
     )
+    arguments = EditArguments
     replay = Replay.KEYED
-    subject_field = "path"
 
-    def __init__(self, roots: Roots) -> None:
-        self._roots = roots
-
-    async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
-        asked: EditArguments = decode_arguments(EditArguments, arguments, "edit_file")
-        return await asyncio.to_thread(self._edit, asked)
-
-    def _edit(self, asked: EditArguments) -> str:
+    def work(self, asked: EditArguments) -> str:
         if asked.old == asked.new:
             raise ToolError("`old` and `new` are the same: nothing to change")
-        place = self._roots.find_for_change(asked.path)
-        with self._roots.parent(place, lock=True) as folder:
+        place = self.roots.find_for_change(asked.path)
+        with self.roots.parent(place, lock=True) as folder:
             try:
                 text = read_in(folder, place).decode()
             except UnicodeDecodeError:

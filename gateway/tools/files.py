@@ -13,6 +13,7 @@ import msgspec
 
 from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError, decode_arguments, spec_of
 from gateway.tools import looking
+from gateway.tools.paths import FilePath, FileTool, FolderPath
 from gateway.tools.roots import Roots
 
 MAX_LINES = 2000
@@ -20,13 +21,13 @@ MAX_LISTED = 1000
 
 
 class ReadArguments(msgspec.Struct, forbid_unknown_fields=True):
-    path: Annotated[str, msgspec.Meta(min_length=1, description="A file of your workspace, or shared/...")]
+    path: FilePath
     offset: Annotated[int, msgspec.Meta(ge=1, description="First line to show")] = 1
     limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LINES, description="Most lines to show")] = MAX_LINES
 
 
 class ListArguments(msgspec.Struct, forbid_unknown_fields=True):
-    path: Annotated[str, msgspec.Meta(description="A folder of your workspace, or shared/...")] = "."
+    path: FolderPath = "."
     pattern: Annotated[
         str, msgspec.Meta(max_length=200, description="Only what fits, all levels down: *.py or src/**/*.py")
     ] = ""
@@ -35,29 +36,22 @@ class ListArguments(msgspec.Struct, forbid_unknown_fields=True):
 
 class SearchArguments(msgspec.Struct, forbid_unknown_fields=True):
     pattern: Annotated[str, msgspec.Meta(min_length=1, max_length=1000, description="A regular expression (Python)")]
-    path: Annotated[str, msgspec.Meta(description="The folder to look through")] = "."
+    path: FolderPath = "."
     glob: Annotated[str, msgspec.Meta(max_length=200, description="Only files that fit: *.md or src/**/*.py")] = "*"
     ignore_case: Annotated[bool, msgspec.Meta(description="Take upper and lower case as the same")] = False
     limit: Annotated[int, msgspec.Meta(ge=1, le=500, description="Most lines to show")] = 100
 
 
-class ReadFile(BaseTool):
+class ReadFile(FileTool[ReadArguments]):
     """Shows a text file with its line numbers."""
 
     spec = spec_of("read_file", "Read a text file of your workspace or of shared/, with line numbers.", ReadArguments)
+    arguments = ReadArguments
     replay = Replay.SAFE
     parallel = True
-    subject_field = "path"
 
-    def __init__(self, roots: Roots) -> None:
-        self._roots = roots
-
-    async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
-        asked: ReadArguments = decode_arguments(ReadArguments, arguments, "read_file")
-        return await asyncio.to_thread(self._read, asked)
-
-    def _read(self, asked: ReadArguments) -> str:
-        raw = self._roots.read(self._roots.find(asked.path))
+    def work(self, asked: ReadArguments) -> str:
+        raw = self.roots.read(self.roots.find(asked.path))
         if b"\0" in raw[:8192]:
             raise ToolError(f"{asked.path!r} is not a text file")
         lines = raw.decode(errors="replace").splitlines()
@@ -67,25 +61,18 @@ class ReadFile(BaseTool):
         return text + (f"\n[{left} more lines]" if left > 0 else "") if shown else "[no lines there]"
 
 
-class ListFiles(BaseTool):
+class ListFiles(FileTool[ListArguments]):
     """Shows what a folder holds, or what fits a pattern below it."""
 
     spec = spec_of("list_files", "List a folder, or with a pattern all that fits below it.", ListArguments)
+    arguments = ListArguments
     replay = Replay.SAFE
     parallel = True
-    subject_field = "path"
 
-    def __init__(self, roots: Roots) -> None:
-        self._roots = roots
-
-    async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
-        asked: ListArguments = decode_arguments(ListArguments, arguments, "list_files")
-        return await asyncio.to_thread(self._list, asked)
-
-    def _list(self, asked: ListArguments) -> str:
-        place = self._roots.find(asked.path)
+    def work(self, asked: ListArguments) -> str:
+        place = self.roots.find(asked.path)
         lines: list[str] = []
-        with self._roots.folder(place) as folder:
+        with self.roots.folder(place) as folder:
             for path, found, _ in looking.walk(folder):
                 if "/" in path and not asked.pattern:
                     break  # the walk goes from above: what follows is deeper

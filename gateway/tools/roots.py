@@ -64,6 +64,14 @@ class Roots:
             raise ToolError(f"{text!r} is no path: {error}") from None
         raise ToolError(f"{text!r} is outside your workspace; you may use files of it and of shared/")
 
+    def name_of(self, text: str) -> str:
+        """The one name of what `text` leads to, as patterns are written: `notes/x.md`, `shared/x.md`; else `text`."""
+        try:
+            place = self.find(text)
+        except ToolError:
+            return text
+        return str(PurePath("shared", place.inside) if place.root == self._shared.resolve() else place.inside)
+
     def find_for_change(self, text: str) -> Place:
         """As `find`, for a file that this agent may change; raises ToolError that says who may."""
         place = self.find(text)
