@@ -256,3 +256,7 @@ class Channel(Protocol):
     async def show(self, activity: Activity, text: str) -> None:
         """The agent's presence; throttled by the adapter, the newest wins."""
         ...
+
+    async def sync(self, commands: Sequence[CommandSpec]) -> None:
+        """These are the slash commands: registered with this and every later connection, where they changed."""
+        ...

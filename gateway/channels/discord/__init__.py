@@ -1,0 +1,1 @@
+"""Discord. The only package that imports the library, and only once a token is there (`channel.py`)."""

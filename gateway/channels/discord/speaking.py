@@ -1,0 +1,154 @@
+"""What a connected bot does: each call one request or two, each failure one of the port's errors."""
+
+from __future__ import annotations
+
+import datetime
+import io
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import discord
+
+from gateway.channels.channel import Button, Heard, Post, Posted, Refusal
+from gateway.channels.discord import reading
+from gateway.channels.discord.errors import Asking
+from gateway.channels.discord.resolving import resolve
+from protocols.targets import Target
+
+if TYPE_CHECKING:
+    from gateway.channels.discord.client import BotClient
+
+UPLOAD_SECONDS = 90.0
+ARCHIVED, HAS_THREAD = 50083, 160004
+THREAD_MINUTES: Literal[1440] = 1440
+"""A thread is archived after a day of silence; a message opens it again."""
+NAME_LIMIT = 100
+
+_STYLES = {
+    "good": discord.ButtonStyle.success,
+    "bad": discord.ButtonStyle.danger,
+    "plain": discord.ButtonStyle.secondary,
+}
+T = TypeVar("T")
+
+
+class Speaker:
+    """Of one connected client. Its calls are those of the channel port and raise ChannelError."""
+
+    def __init__(self, client: BotClient, known: Callable[[str], Target | None]) -> None:
+        """`known(id)`: what our own records say a bare id is."""
+        self._client = client
+        self._known = known
+
+    async def resolve(self, ident: str) -> Target:
+        return await resolve(self._client, ident, self._known)
+
+    async def send(self, to: Target, post: Post) -> Posted:
+        """Without a nonce of the caller's the library makes one, so its repeats after a rate limit never post twice."""
+        seconds = UPLOAD_SECONDS if post.files else 15.0
+        channel = await self._channel(to)
+        more: dict[str, Any] = {}
+        if post.nonce is not None:
+            more["nonce"] = post.nonce
+        if post.reply_to is not None:
+            more["reference"] = discord.MessageReference(
+                message_id=int(post.reply_to), channel_id=channel.id, fail_if_not_exists=False
+            )
+            more["mention_author"] = False
+        if post.files:
+            more["files"] = [discord.File(io.BytesIO(file.data), filename=file.name) for file in post.files]
+        if post.buttons:
+            more["view"] = _view(post.buttons)
+        async with Asking(f"sending to {to}", once=True, seconds=seconds):
+            message = await channel.send(post.text or None, **more)
+        return Posted(reading.channel_target(channel.id), str(message.id))
+
+    async def edit(self, posted: Posted, text: str, buttons: Sequence[Button]) -> None:
+        message = self._message(posted.place, posted.message_id)
+        view = _view(buttons) if buttons else None
+        async with Asking(f"editing a message in {posted.place}"):
+            await self._in_open_thread(posted.place, lambda: message.edit(content=text, view=view))
+
+    async def delete(self, posted: Posted) -> None:
+        message = self._message(posted.place, posted.message_id)
+        try:
+            async with Asking(f"deleting a message in {posted.place}"):
+                await self._in_open_thread(posted.place, message.delete)
+        except Refusal as refusal:
+            if refusal.reason != "unknown_message":
+                raise
+
+    async def react(self, place: Target, message_id: str, emoji: str) -> None:
+        message = self._message(place, message_id)
+        async with Asking(f"reacting in {place}"):
+            await self._in_open_thread(place, lambda: message.add_reaction(emoji))
+
+    async def unreact(self, place: Target, message_id: str, emoji: str) -> None:
+        message = self._message(place, message_id)
+        async with Asking(f"taking back a reaction in {place}"):
+            await self._in_open_thread(place, lambda: message.remove_reaction(emoji, self._client.me))
+
+    async def typing(self, to: Target) -> None:
+        channel = await self._channel(to)
+        async with Asking(f"showing that it types in {to}"):
+            await channel.typing()
+
+    async def start_thread(self, place: Target, message_id: str, name: str) -> Target:
+        """A thread made from a message has the message's id, so the one that is there needs no search."""
+        name = " ".join(name.split())[:NAME_LIMIT] or "thread"
+        async with Asking(f"starting a thread in {place}"):
+            try:
+                await self._client.http.start_thread_with_message(
+                    int(place.id), int(message_id), name=name, auto_archive_duration=THREAD_MINUTES
+                )
+            except discord.HTTPException as error:
+                if error.code != HAS_THREAD:
+                    raise
+        return reading.channel_target(message_id)
+
+    async def history(self, place: Target, *, after: str | None, since: float | None, limit: int) -> list[Heard]:
+        ident = (await self._channel(place)).id
+        async with Asking(f"reading in {place}", seconds=30.0):
+            channel: Any = self._client.get_channel(ident) or await self._client.fetch_channel(ident)
+            if not isinstance(channel, discord.abc.Messageable):
+                raise Refusal("unknown_target", f"{place} is a {channel.type}, in which there are no messages")
+            start = int(after) if after is not None else 0
+            if since is not None:
+                moment = datetime.datetime.fromtimestamp(since, datetime.UTC)
+                start = max(start, discord.utils.time_snowflake(moment, high=True))
+            if start:
+                found = [m async for m in channel.history(limit=limit, after=discord.Object(start), oldest_first=True)]
+            else:
+                found = [m async for m in channel.history(limit=limit)][::-1]
+        person = next((m.author.display_name for m in found if m.author.id != self._client.me.id), "")
+        where = reading.place_of(channel, person)
+        return [reading.heard(message, self._client.me, where) for message in found if message.type in reading.SAID]
+
+    async def _channel(self, to: Target) -> discord.PartialMessageable | discord.DMChannel:
+        """Where to write: a person is written to in their direct channel, which the library keeps once it is known."""
+        if to.kind == "channel":
+            return self._client.get_partial_messageable(int(to.id))
+        async with Asking(f"opening direct messages with {to}"):
+            return await self._client.create_dm(discord.Object(int(to.id)))
+
+    def _message(self, place: Target, message_id: str) -> discord.PartialMessage:
+        return self._client.get_partial_messageable(int(place.id)).get_partial_message(int(message_id))
+
+    async def _in_open_thread(self, place: Target, act: Callable[[], Awaitable[T]]) -> T:
+        """An archived thread opens for a message by itself, for all else it must be opened."""
+        try:
+            return await act()
+        except discord.HTTPException as error:
+            if error.code != ARCHIVED:
+                raise
+        await self._client.http.edit_channel(int(place.id), archived=False)
+        return await act()
+
+
+def _view(buttons: Sequence[Button]) -> discord.ui.View:
+    """Stopped at once, so that the library keeps nothing: presses are heard raw, and so outlive a restart."""
+    view = discord.ui.View(timeout=None)
+    for button in buttons:
+        view.add_item(discord.ui.Button(custom_id=button.id, label=button.label[:80], style=_STYLES[button.style]))
+    view.stop()
+    return view
