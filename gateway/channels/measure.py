@@ -13,7 +13,7 @@ from typing import Literal
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _FIRST_MARK = 0x300
 """Below it no character joins its neighbour (but CR and LF), and each is one cell wide."""
-_LOOK_BACK = 256
+_LOOK_BACK = 64
 """Characters in which the beginning of a grapheme cluster is sought."""
 
 
@@ -48,7 +48,7 @@ def boundary(text: str, start: int, position: int) -> int:
         return position - 1 if (before, after) == (13, 10) and position - 1 > start else position
     if 0xD800 <= before < 0xDC00 <= after < 0xE000:
         return position - 1 if position - 1 > start else position
-    if 0x3041 <= before < 0xA000 and 0x3041 <= after < 0xA000 and after not in (0x3099, 0x309A):
+    if 0x3000 <= before < 0xA000 and 0x3041 <= after < 0xA000 and after not in (0x3099, 0x309A):
         return position
     from wcwidth import iter_graphemes
 
@@ -57,12 +57,21 @@ def boundary(text: str, start: int, position: int) -> int:
         if 32 <= ord(text[at]) < _FIRST_MARK:
             origin = at
             break
+    origin -= _flags_before(text, start, origin) % 2
     ends, at = [], origin
     for cluster in iter_graphemes(text[origin : position + 1]):
         at += len(cluster)
         ends.append(at)
     found = bisect.bisect_right(ends, position)
     return ends[found - 1] if found else (origin if origin > start else position)
+
+
+def _flags_before(text: str, start: int, position: int) -> int:
+    """How many regional indicators end there: two by two they make flags."""
+    at = position
+    while at > start and "\U0001f1e6" <= text[at - 1] <= "\U0001f1ff":
+        at -= 1
+    return position - at
 
 
 def cells(text: str) -> int:
