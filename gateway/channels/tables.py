@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from typing import Literal, NamedTuple
 
 from gateway.channels.fences import Fence, fence_opened_by
@@ -115,7 +115,7 @@ def _divided(row: str, *, code: bool) -> list[str]:
         elif mark == "|" and inside is None:
             cuts.append(token.start())
     edges = [-1, *cuts, len(row)]
-    found = [row[start + 1 : stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    found = [row[start + 1 : stop] for start, stop in pairwise(edges)]
     if len(found) > 1 and not found[0]:
         del found[0]
     if len(found) > 1 and not found[-1]:
@@ -139,7 +139,8 @@ def _aligned(table: Table, width: int) -> list[str] | None:
             widths[column] = max(widths[column], *(cells(part.strip()) for part in parts))
     if sum(widths) + len(COLUMN_GAP) * (columns - 1) > width:
         return None
-    sides: list[Side] = [*table.sides, *["left"] * (columns - len(table.sides))]
+    sides = list(table.sides)
+    sides.extend("left" for _ in range(columns - len(sides)))
     written = [line for row in physical for line in _row(row, widths, sides)]
     height = max(len(parts) for parts in physical[0])
     rule = COLUMN_GAP.join("-" * size for size in widths).rstrip()
