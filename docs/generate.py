@@ -31,8 +31,8 @@ HEAD = """# Configuration
 A home has files that people write and files that the program writes, and none that both do. What the program writes is
 in force above what stands in yours. Every file is TOML. An unknown key is refused with the nearest known one, and a
 wrong value with its file and line; a gateway then does not start (exit 78), and one that runs keeps the last good
-configuration and says so in `atomizer status`. After a change: `atomizer restart AGENT`, or `POST /control/reload`
-([control](../protocols/control.md)).
+configuration and says so in `atomizer status`. After a change: `atomizer reload [AGENT]`; a new port
+or another workspace wants `atomizer restart AGENT`.
 
 | file | written by | what it says |
 |---|---|---|

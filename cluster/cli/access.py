@@ -114,21 +114,24 @@ def list_secrets(call: Invocation) -> None:
     )
 
 
+def running_agents(call: Invocation) -> list[str]:
+    """The agents of the cluster whose gateways run; none without a supervisor."""
+    from cluster.supervisors.supervisor import SupervisorError
+
+    try:
+        return [c.agent for c in call.supervisor().list() if c.state == "up" and c.agent in call.cluster.agents]
+    except SupervisorError:
+        return []
+
+
 def reload_gateways(call: Invocation) -> tuple[list[str], dict[str, str]]:
     """Ask every running gateway to read its configuration again; answers who did, and why others did not."""
-    from cluster.supervisors.supervisor import SupervisorError
     from protocols.control import Acted
     from protocols.errors import AtomizerError
 
-    try:
-        running = [child.agent for child in call.supervisor().list() if child.state == "up"]
-    except SupervisorError:
-        return [], {}
     done: list[str] = []
     failed: dict[str, str] = {}
-    for agent in running:
-        if agent not in call.cluster.agents:
-            continue
+    for agent in running_agents(call):
         try:
             call.ask(agent).send("POST", "/control/reload", {}, Acted)
             done.append(agent)

@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "deadletters": ("deadletters", "What could not be delivered; send it again."),
     "model": ("steer", "List an agent's models, or swap."),
     "heartbeat": ("steer", "Steer an agent's heartbeat."),
+    "reload": ("steer", "Have agents read their configuration again."),
     "approvals": ("approvals", "Show what waits for a person, and answer it."),
     "agent": ("agents", "Add, remove, enable, disable or list agents."),
     "token": ("access", "Print a token, for curl."),

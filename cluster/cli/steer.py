@@ -1,10 +1,13 @@
-"""`atomizer model` and `atomizer heartbeat`."""
+"""`atomizer model`, `atomizer heartbeat` and `atomizer reload`."""
 
 from __future__ import annotations
 
+import sys
+
 import click
 
-from cluster.cli.context import Invocation, pass_invocation, shared_options
+from cluster.cli import exits
+from cluster.cli.context import CommandFailure, Invocation, pass_invocation, shared_options
 
 
 @click.command()
@@ -111,3 +114,37 @@ def _beat_words(beat: object) -> str:
     if beat.reason:
         words.append(beat.reason)
     return "; ".join(words)
+
+
+@click.command()
+@click.argument("agents", nargs=-1, metavar="[AGENT...]")
+@shared_options
+@pass_invocation
+def reload(call: Invocation, agents: tuple[str, ...]) -> None:
+    """Have agents read their configuration and secrets again, all that run if none is named. Nothing is interrupted.
+
+    \b
+    Examples:
+      atomizer reload
+      atomizer reload secretary
+    """
+    from cluster.cli.access import running_agents
+    from cluster.cli.context import classify
+    from protocols.control import Acted
+    from protocols.errors import AtomizerError
+
+    named = [str(call.agent(agent).name) for agent in agents] or running_agents(call)
+    if not named:
+        raise CommandFailure("no agent runs: they read their configuration when they start", exits.UNREACHABLE, "down")
+    outcomes: dict[str, str] = {}
+    failures: dict[str, AtomizerError] = {}
+    for agent in named:
+        try:
+            outcomes[agent] = call.ask(agent).send("POST", "/control/reload", {}, Acted).outcome
+        except AtomizerError as error:
+            failures[agent] = error
+    failed = {agent: str(error) for agent, error in failures.items()}
+    lines = [f"{agent}: {text}" for agent, text in (outcomes | failed).items()]
+    call.answer({"ok": not failed, "reloaded": outcomes, "failed": failed}, "\n".join(lines))
+    if failures:
+        sys.exit(max(classify(error)[0] for error in failures.values()))
