@@ -62,6 +62,7 @@ from protocols.runs import RunState, one_line
 from runtime.budget_store import BudgetStore
 from runtime.config import (
     Cluster,
+    ConfigError,
     Instance,
     load_cluster,
     load_instance,
@@ -93,8 +94,7 @@ class Gateway:
         """Reads the configuration; raises ConfigError, HomeError or SecretError."""
         self.home = home
         self.agent = agent
-        self.cluster: Cluster = load_cluster(home)
-        self.config: Instance = load_instance(self.cluster, agent)
+        self.cluster, self.config = _read_configuration(home, agent)
         self.instance = uuid.uuid4().hex[:12]
         self._config_error = ""
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -119,7 +119,7 @@ class Gateway:
         self._secrets = Secrets(home)
         token = self._secrets.token(agent)
         self._redact = Redactor()
-        self._learn_secrets()
+        self._learn_secrets(self.cluster, self.config)
         self._logs = Logs(agent, home.logs(agent), self._redact, self.config.file.limits.log_level)
         await stack.enter_async_context(only_process(home, agent))
         self._ledger = Ledger(home.state_db(agent), agent)
@@ -144,12 +144,12 @@ class Gateway:
             log.warning("after a restart: %d run(s) go on, %d given up as lost", recovered, len(lost))
         await stack.enter_async_context(self._background())
 
-    def _learn_secrets(self) -> None:
+    def _learn_secrets(self, cluster: Cluster, config: Instance) -> None:
         """What must not appear in a log or a transcript: our own secrets by value, others' tokens by hash."""
         own = [self._secrets.get(self.agent, name) for owner, name in self._secrets.list() if owner == self.agent]
-        providers = (*PROVIDERS, *self.cluster.file.providers, *SERVICES)
+        providers = (*PROVIDERS, *cluster.file.providers, *SERVICES)
         keys = [self._secrets.api_key(provider, self.agent) for provider in providers]
-        given = {path for table in self.config.file.mcp.values() for path in table.secrets.values()}
+        given = {path for table in config.file.mcp.values() for path in table.secrets.values()}
         own += [self._secrets.get(owner, name) for owner, name in (path.split("/") for path in given)]
         self._redact.know([v for v in (*own, *keys) if v], self._secrets.callers())
 
@@ -490,17 +490,16 @@ class Gateway:
     async def _reload(self) -> str:
         """Read everything again; a bad configuration changes nothing and is shown in `/status`."""
         try:
-            cluster = load_cluster(self.home)
-            config = load_instance(cluster, self.agent)
+            cluster, config = _read_configuration(self.home, self.agent)
             callers = self._secrets.callers()
-        except AtomizerError as error:
+            self._learn_secrets(cluster, config)
+        except (AtomizerError, OSError) as error:
             self._config_error = str(error)
             self.bus.touch()
             raise ProtocolError(409, "bad_config", f"nothing was changed: {error}") from None
         moved = (config.spec.port, config.spec.host) != (self.config.spec.port, self.config.spec.host)
         self.cluster, self.config, self._config_error = cluster, config, ""
         self.auth.reload(callers)
-        self._learn_secrets()
         self.peers.reload(cluster)
         self.models.reload(config, cluster)
         self.budget.configure(config.file.budget, cluster.file.budget)
@@ -557,3 +556,15 @@ class Gateway:
             mcp=self.mcp,
             permissions=self.permissions,
         )
+
+
+def _read_configuration(home: Home, agent: str) -> tuple[Cluster, Instance]:
+    """What people wrote, checked; raises ConfigError or HomeError."""
+    cluster = load_cluster(home)
+    config = load_instance(cluster, agent)
+    table = config.file.tools
+    try:
+        Permissions(table.allow, table.ask, table.deny)
+    except ValueError as error:
+        raise ConfigError(f"{home.instance_toml(agent)}: [tools] {error}") from None
+    return cluster, config
