@@ -16,17 +16,15 @@ from protocols.errors import AtomizerError
 from protocols.registry import ROSTER, AgentName, PortFamily, check_families, next_free_family, parse_agent_name
 from runtime.config import (
     Cluster,
-    Overrides,
     Placements,
     PlacementTable,
     load_cluster,
-    load_overrides,
     load_placements,
-    save_overrides,
     save_placements,
     split_model,
 )
 from runtime.home import Home, explain_os_error, shipped_instances, write_atomic
+from runtime.overrides import change_overrides
 from runtime.secrets import Secrets
 
 DEFAULT_MODEL = "anthropic/claude-sonnet-5-5"
@@ -76,7 +74,7 @@ def add(
             if stands is None:
                 placements.agents[agent] = PlacementTable(port=base, enabled=True)
             elif not stands.enabled:
-                save_overrides(home, agent, Overrides(enabled=True))
+                change_overrides(home, agent, enabled=True)
             Secrets(home).ensure_tokens([agent])
             save_placements(home, placements)
         except OSError as error:
@@ -122,10 +120,8 @@ def remove(cluster: Cluster, name: str) -> Path:
 def enable(cluster: Cluster, name: str, enabled: bool) -> None:
     """Switch the agent on or off in its overrides; raises ConfigError or FoundationError."""
     agent = cluster.agent(name).name
-    overrides = load_overrides(cluster.home, agent)
-    overrides.enabled = enabled
     try:
-        save_overrides(cluster.home, agent, overrides)
+        change_overrides(cluster.home, agent, enabled=enabled)
     except OSError as error:
         raise FoundationError(explain_os_error(error, f"cannot change {agent}")) from None
 

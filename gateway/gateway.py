@@ -66,14 +66,13 @@ from runtime.config import (
     Instance,
     load_cluster,
     load_instance,
-    load_overrides,
     parse_duration,
     parse_quiet,
-    save_overrides,
 )
 from runtime.home import Home, explain_os_error
 from runtime.logs import Logs
 from runtime.notify import notify
+from runtime.overrides import OverridesBusy, change_overrides
 from runtime.sandbox import Sandbox
 from runtime.secrets import PROVIDERS, SERVICES, Redactor, Secrets
 from runtime.service.app import Route, build_app
@@ -468,16 +467,14 @@ class Gateway:
         return ScheduleConfig(tz=table.tz, missed=table.missed)
 
     def _set_heartbeat(self, change: HeartbeatChange) -> None:
-        before = load_overrides(self.home, self.agent)
-        after = msgspec.structs.replace(
-            before,
-            heartbeat_enabled=before.heartbeat_enabled if change.enabled is None else change.enabled,
-            heartbeat_every_seconds=(
-                before.heartbeat_every_seconds if change.every_seconds is None else change.every_seconds
-            ),
-        )
+        given = {"heartbeat_enabled": change.enabled, "heartbeat_every_seconds": change.every_seconds}
+        changed = {field: value for field, value in given.items() if value is not None}
         try:
-            save_overrides(self.home, self.agent, after)
+            after = change_overrides(self.home, self.agent, **changed)
+        except ConfigError as error:
+            raise ProtocolError(409, "overrides_damaged", f"{error}; the heartbeat was not changed") from None
+        except OverridesBusy as error:
+            raise ProtocolError(503, "overrides_busy", f"{error}; the heartbeat was not changed") from None
         except OSError as error:
             raise StorageFull(explain_os_error(error, "the heartbeat was not changed")) from None
         self.config = msgspec.structs.replace(self.config, overrides=after)

@@ -24,8 +24,9 @@ from gateway.models.provider import Answer, ErrorKind, Provider, Request, Reset,
 from protocols.control import ModelChanged
 from protocols.errors import ProtocolError
 from protocols.status import ModelChoice, ModelStatus
-from runtime.config import Cluster, ConfigError, Instance, load_overrides, save_overrides, split_model
+from runtime.config import Cluster, ConfigError, Instance, split_model
 from runtime.home import explain_os_error
+from runtime.overrides import OverridesBusy, change_overrides
 from runtime.secrets import Secrets
 
 DEFAULT_WINDOW = 200_000
@@ -160,10 +161,11 @@ class Models:
         before, undo = self._select().active, self._override
         home, agent = self._cluster.home, self._instance.spec.name
         try:
-            saved = msgspec.structs.replace(load_overrides(home, agent), model=model)
-            save_overrides(home, agent, saved)
+            change_overrides(home, agent, model=model)
         except ConfigError as error:
             raise ProtocolError(409, "overrides_damaged", f"{error}; the model was not changed") from None
+        except OverridesBusy as error:
+            raise ProtocolError(503, "overrides_busy", f"{error}; the model was not changed") from None
         except OSError as error:
             message = explain_os_error(error, "the model was not changed, because the choice cannot be written")
             raise ProtocolError(507, "cannot_write", message) from None
