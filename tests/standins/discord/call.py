@@ -61,6 +61,9 @@ class Call:
         return made
 
 
+CALL = web.RequestKey("call", Call)
+
+
 async def read(request: web.Request, app: Application | None) -> Call:
     """Parse the body; 400 50109 for broken JSON."""
     call = Call(request, app)
@@ -180,7 +183,7 @@ class Pipeline:
                 headers, wait = self.limits.check(request.method, row["path"], app.token)
                 if wait is not None:
                     return limited(wait, headers)
-            request["call"] = call
+            request[CALL] = call
             done = await handler(request)
         except Refused as error:
             done = answer(error.body, error.status)

@@ -66,6 +66,8 @@ class Connection:
         self.request = request
         self.session: Session | None = None
         self.beats = 0
+        self.code: int | None = None
+        """What we close with; the other side's answer to it does not count."""
         self.received: deque[float] = deque(maxlen=SENDS_PER_MINUTE)
         self._zlib = zlib.compressobj() if compressed else None
         self._out: asyncio.Queue[dict[str, Any] | int] = asyncio.Queue()
@@ -76,6 +78,7 @@ class Connection:
 
     def close(self, code: int) -> None:
         """After what is still to be sent."""
+        self.code = code
         self._out.put_nowait(code)
 
     def abort(self) -> None:
@@ -158,7 +161,7 @@ class Gateway:
         finally:
             self.connections.discard(connection)
             connection.writer.cancel()
-            self._lost(connection, socket.close_code)
+            self._lost(connection, connection.code or socket.close_code)
         return socket
 
     async def _frame(self, connection: Connection, text: str) -> None:

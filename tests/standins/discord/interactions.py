@@ -10,7 +10,7 @@ from aiohttp import web
 
 from tests.standins.discord import permissions, wire
 from tests.standins.discord.actions import Actions, action
-from tests.standins.discord.call import API, Call, answer
+from tests.standins.discord.call import API, CALL, Call, answer
 from tests.standins.discord.changes import Changes
 from tests.standins.discord.model import (
     EPHEMERAL,
@@ -177,7 +177,7 @@ class Interactions:
 
 def _plain(handler: Callable[[Call], Awaitable[web.Response]]) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
-        return await handler(request["call"])
+        return await handler(request[CALL])
 
     return handle
 

@@ -88,6 +88,8 @@ def in_channel(guild: Guild, channel: Channel, user: str) -> int:
         value |= overwrite.allow
     if (own := overwrites.get(user)) is not None:
         value = value & ~own.deny | own.allow
+    if not value & bits("send_messages"):
+        value &= ~bits("mention_everyone", "embed_links", "attach_files")
     return value if value & bits("view_channel") else 0
 
 

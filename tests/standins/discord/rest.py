@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.standins.discord import permissions, wire
-from tests.standins.discord.call import API, Call, answer
+from tests.standins.discord.call import API, CALL, Call, answer
 from tests.standins.discord.changes import Changes
 from tests.standins.discord.gateway import Gateway
 from tests.standins.discord.model import PUBLIC_THREAD, THREADS, Application, Channel, Message, Refused, invalid
@@ -238,7 +238,7 @@ def register(app: web.Application, routes: list[tuple[str, str, Handler]]) -> No
 
     def wrap(handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            call: Call = request["call"]
+            call: Call = request[CALL]
             call.bot  # noqa: B018  raises 401
             for name, value in request.match_info.items():
                 if name in "cmgia" and not value.isdecimal():
