@@ -55,12 +55,11 @@ def insert_run(db: sqlite3.Connection, new: NewRun, now: float) -> bool:
 def content_of(message: str, options: RunOptions) -> str:
     """A run's message with all that came with it, as the blocks (JSON) that go into its session."""
     blocks: list[dict[str, str]] = [{"type": "text", "text": options.context}] if options.context else []
-    blocks.append({"type": "text", "text": message})
-    for picture in options.pictures:
-        blocks.append(
-            {"type": "image", "path": picture.path, "media_type": picture.media_type, "sha256": picture.sha256}
-        )
-    return _json(blocks).decode()
+    blocks += [
+        {"type": "image", "path": picture.path, "media_type": picture.media_type, "sha256": picture.sha256}
+        for picture in options.pictures
+    ]
+    return _json([*blocks, {"type": "text", "text": message}]).decode()
 
 
 def open_session(db: sqlite3.Connection, key: str, now: float) -> None:

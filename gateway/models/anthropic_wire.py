@@ -7,7 +7,7 @@ from typing import Any
 
 from gateway.models.catalogue import KnownModel
 from gateway.models.conversation import CONTEXT, native_of, tidy, where_context_stands
-from gateway.models.provider import Answer, Block, Message, Native, Request, Stop, Text, ToolCall, ToolResult
+from gateway.models.provider import Answer, Block, Image, Message, Native, Request, Stop, Text, ToolCall, ToolResult
 from protocols.hooks import Thinking
 from protocols.runs import Usage
 
@@ -89,6 +89,9 @@ def _blocks(message: Message) -> list[dict[str, Any]]:
         match block:
             case Text(text=text):
                 blocks.append({"type": "text", "text": text})
+            case Image(media_type=media_type, data=data):
+                source = {"type": "base64", "media_type": media_type, "data": data}
+                blocks.append({"type": "image", "source": source})
             case ToolCall(id=id, name=name, arguments=arguments):
                 blocks.append({"type": "tool_use", "id": _id(id), "name": name, "input": arguments})
             case ToolResult(id=id, content=content, is_error=is_error):

@@ -8,11 +8,13 @@ import msgspec
 
 from gateway.models.catalogue import Catalogue
 from gateway.models.prices import FREE, Prices
-from gateway.models.provider import Request
+from gateway.models.provider import Image, Request
 from protocols.runs import Usage
 
 BYTES_PER_TOKEN = 2
 """Of text and JSON as sent. Models make a token of three to four bytes of prose, of fewer where there are numbers."""
+IMAGE_TOKENS = 5000
+"""Of one image: Anthropic counts up to 4784 for a large one, the others less."""
 _ENVELOPE = 64
 """Tokens that roles, markers and a tool's or a message's frame may add, each."""
 
@@ -56,4 +58,7 @@ def _tokens_sent(request: Request) -> int:
     size = len(request.stable.encode()) + len(request.volatile.encode())
     size += sum(len(_encode(message.content)) for message in request.messages)
     size += sum(len(_encode(tool)) for tool in request.tools)
-    return size // BYTES_PER_TOKEN + _ENVELOPE * (1 + len(request.messages) + len(request.tools))
+    images = sum(isinstance(block, Image) for message in request.messages for block in message.content)
+    return (
+        IMAGE_TOKENS * images + size // BYTES_PER_TOKEN + _ENVELOPE * (1 + len(request.messages) + len(request.tools))
+    )

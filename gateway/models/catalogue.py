@@ -21,6 +21,7 @@ class KnownModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     retires: datetime.date | None = None
     successor: str | None = None
     note: str = ""
+    sees: bool = True
     picker: bool = True
 
 

@@ -13,6 +13,7 @@ from gateway.models.provider import (
     Answer,
     Block,
     ErrorKind,
+    Image,
     Message,
     Native,
     ProviderError,
@@ -119,6 +120,8 @@ def _parts(message: Message, signed: bool, known_ids: set[str]) -> list[dict[str
         match block:
             case Text(text=text):
                 parts.append({"text": text})
+            case Image(media_type=media_type, data=data):
+                parts.append({"inlineData": {"mimeType": media_type, "data": data}})
             case ToolCall(name=name, arguments=arguments):
                 first = not any("functionCall" in part for part in parts)
                 signature = {"thoughtSignature": _FOREIGN_SIGNATURE} if signed and first else {}

@@ -19,6 +19,7 @@ from gateway.models.failover import Candidate, Failover, Marks
 from gateway.models.gemini import GeminiProvider
 from gateway.models.offline import MODELS as OFFLINE_MODELS
 from gateway.models.openai import OpenAIProvider
+from gateway.models.pictures import ask_with_pictures, without_pictures
 from gateway.models.prices import Prices
 from gateway.models.provider import Answer, ErrorKind, Provider, Request, Reset, TextDelta
 from protocols.control import ModelChanged
@@ -90,14 +91,9 @@ class Models:
 
         `request.model` is ignored. `model` is a run's own choice: only it is asked, never a fallback.
         """
-        chain = [self._candidate(name) for name in self._names(model)]
-        async with contextlib.aclosing(self._failover.stream(chain, request)) as items:
+        answering = ask_with_pictures(request, self._instance.workspace, lambda asked: self._answers(asked, model))
+        async with contextlib.aclosing(answering) as items:
             async for item in items:
-                if isinstance(item, Answer):
-                    self._last_used = item.model
-                    if item.cost_usd is None:
-                        cost = await self._prices.cost(item.model, item.usage)
-                        item = msgspec.structs.replace(item, cost_usd=cost)
                 yield item
 
     async def bound(self, request: Request, *, model: str | None = None) -> Bound | None:
@@ -194,6 +190,17 @@ class Models:
         name = self._instance.spec.name
         return Credentials(self._secrets, self._cluster, name, clock=self._clock, learn=self._learn)
 
+    async def _answers(self, request: Request, model: str | None) -> AsyncGenerator[TextDelta | Reset | Answer, None]:
+        chain = [self._candidate(name) for name in self._names(model)]
+        async with contextlib.aclosing(self._failover.stream(chain, request)) as items:
+            async for item in items:
+                if isinstance(item, Answer):
+                    self._last_used = item.model
+                    if item.cost_usd is None:
+                        cost = await self._prices.cost(item.model, item.usage)
+                        item = msgspec.structs.replace(item, cost_usd=cost)
+                yield item
+
     def _names(self, model: str | None) -> list[str]:
         """Those that may answer, in order: a run's own choice alone, else the active one and its fallbacks."""
         if model is not None:
@@ -274,9 +281,18 @@ class Models:
         """The request as `model` can take it."""
         known = self._catalogue.find(model)
         most = known.max_output if known and known.max_output else request.max_output_tokens
+        if not self._sees(model):
+            request = msgspec.structs.replace(
+                request, messages=without_pictures(request.messages, "this model sees none")
+            )
         return msgspec.structs.replace(
             request, model=split_model(model)[1], max_output_tokens=min(request.max_output_tokens, most)
         )
+
+    def _sees(self, model: str) -> bool:
+        """Does it take images? Of a server of one's own, nobody knows unless the catalogue does."""
+        known = self._catalogue.find(model)
+        return known.sees if known is not None else not (model.startswith(f"{OFFLINE}/") or self._is_local(model))
 
     def _is_local(self, model: str) -> bool:
         return self._credentials.table(model.partition("/")[0]).base_url is not None

@@ -126,10 +126,11 @@ def _say(text: str) -> Message:
 
 
 def _question(request: Request) -> str:
-    """The newest plain text a user sent."""
+    """The newest plain text a user sent: its last block, for what stands before that is only around it."""
     for message in reversed(request.messages):
-        if message.role == "user" and message.text:
-            return message.text
+        texts = [block.text for block in message.content if isinstance(block, Text) and block.text]
+        if message.role == "user" and texts:
+            return texts[-1]
     return ""
 
 

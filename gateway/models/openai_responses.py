@@ -13,11 +13,12 @@ from typing import Any
 from gateway.models.catalogue import KnownModel
 from gateway.models.conversation import native_of, tidy_with_context
 from gateway.models.failures import of_openai
-from gateway.models.openai_wire import arguments_of, result_text
+from gateway.models.openai_wire import arguments_of, data_url, result_text
 from gateway.models.provider import (
     Answer,
     Block,
     ErrorKind,
+    Image,
     Message,
     Native,
     ProviderError,
@@ -92,6 +93,9 @@ def _items(message: Message, native: str) -> list[dict[str, Any]]:
         match block:
             case Text(text=text):
                 items.append({"role": message.role, "content": [{"type": kind, "text": text}]})
+            case Image():
+                content = [{"type": "input_image", "detail": "auto", "image_url": data_url(block)}]
+                items.append({"role": message.role, "content": content})
             case ToolCall(id=id, name=name, arguments=arguments):
                 items.append({"type": "function_call", "call_id": id, "name": name, "arguments": json.dumps(arguments)})
             case ToolResult(id=id):

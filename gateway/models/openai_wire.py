@@ -14,6 +14,7 @@ from gateway.models.provider import (
     Answer,
     Block,
     ErrorKind,
+    Image,
     Message,
     ProviderError,
     Request,
@@ -64,15 +65,26 @@ def _user(turn: list[Message]) -> list[dict[str, Any]]:
     """Results are messages of their own, each after the call it answers."""
     said: list[dict[str, Any]] = []
     texts: list[str] = []
+    images: list[dict[str, Any]] = []
     for block in (block for message in turn for block in message.content):
         match block:
             case ToolResult(id=id):
                 said.append({"role": "tool", "tool_call_id": id, "content": result_text(block)})
             case Text(text=text):
                 texts.append(text)
+            case Image():
+                images.append({"type": "image_url", "image_url": {"url": data_url(block)}})
             case _:
                 pass
-    return [*said, {"role": "user", "content": "\n\n".join(texts)}] if texts else said
+    text = "\n\n".join(texts)
+    if images:  # a list only where it must be: some servers take nothing but text
+        return [*said, {"role": "user", "content": [*images, {"type": "text", "text": text}]}]
+    return [*said, {"role": "user", "content": text}] if texts else said
+
+
+def data_url(image: Image) -> str:
+    """An image as both APIs take it."""
+    return f"data:{image.media_type};base64,{image.data}"
 
 
 def result_text(result: ToolResult) -> str:

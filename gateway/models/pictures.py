@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import hashlib
+import logging
 import os
 import stat
 import struct
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
-from gateway.models.provider import Block, Image, Message, Text
+from gateway.models.provider import (
+    Answer,
+    Block,
+    ErrorKind,
+    Image,
+    Message,
+    ProviderError,
+    Request,
+    Reset,
+    Text,
+    TextDelta,
+)
+
+log = logging.getLogger("models")
 
 MOST_BYTES = 3_500_000
 """Of one image. Providers take 5 MB at least, some of it as base64, which is a third longer."""
@@ -20,6 +36,36 @@ MOST_SIDE = 8000
 """Pixels: a longer side is refused by Anthropic's API (vision guide)."""
 MOST_IMAGES = 20
 """Images of one request, the newest: of more, Anthropic's API takes smaller ones only. Older ones become a line."""
+
+
+Answering = AsyncGenerator[TextDelta | Reset | Answer, None]
+
+
+async def ask_with_pictures(request: Request, workspace: Path, ask: Callable[[Request], Answering]) -> Answering:
+    """As `ask(request)`, with the images' bytes.
+
+    If the provider finds the request wrong, it is asked once more without images: one that it cannot read would else
+    spoil every further answer of the conversation.
+    """
+    pictured = any(isinstance(block, Image) for message in request.messages for block in message.content)
+    asked, begun = request, False
+    if pictured:
+        messages = await asyncio.to_thread(read_pictures, request.messages, workspace)
+        asked = msgspec.structs.replace(request, messages=messages)
+    try:
+        async with contextlib.aclosing(ask(asked)) as items:
+            async for item in items:
+                begun = True
+                yield item
+        return
+    except ProviderError as error:
+        if not pictured or begun or error.kind is not ErrorKind.INVALID:
+            raise
+        log.warning("asked again without images, for they may be what was refused: %s", error)
+    plain = without_pictures(request.messages, "the model refused it")
+    async with contextlib.aclosing(ask(msgspec.structs.replace(request, messages=plain))) as items:
+        async for item in items:
+            yield item
 
 
 def kind_of(data: bytes) -> str | None:
@@ -54,10 +100,6 @@ def read_pictures(messages: Sequence[Message], workspace: Path) -> list[Message]
                 content.append(block)
         done.append(Message(message.role, content))
     return done
-
-
-def has_pictures(messages: Sequence[Message]) -> bool:
-    return any(isinstance(block, Image) for message in messages for block in message.content)
 
 
 def without_pictures(messages: Sequence[Message], why: str) -> list[Message]:
