@@ -12,16 +12,19 @@ async def load_mcp() -> Any:
     """The parts of the SDK that are used here, by name."""
     sdk = await load_sdk("mcp")
     http = await load_sdk("mcp.client.streamable_http")
-    stdio = await load_sdk("mcp.client.stdio")
+    message = await load_sdk("mcp.shared.message")
+    anyio = await load_sdk("anyio")
     types = await load_sdk("mcp_types")
     httpx = await load_sdk("httpx2")
     return SimpleNamespace(
         Client=sdk.Client,
         MCPError=sdk.MCPError,
         Implementation=sdk.Implementation,
-        StdioServerParameters=sdk.StdioServerParameters,
-        stdio_client=sdk.stdio_client,
-        get_default_environment=stdio.get_default_environment,
+        SessionMessage=message.SessionMessage,
+        jsonrpc_message_adapter=types.jsonrpc_message_adapter,
+        create_memory_object_stream=anyio.create_memory_object_stream,
+        ClosedResourceError=anyio.ClosedResourceError,
+        BrokenResourceError=anyio.BrokenResourceError,
         streamable_http_client=http.streamable_http_client,
         create_mcp_http_client=http.create_mcp_http_client,
         CONNECTION_CLOSED=types.CONNECTION_CLOSED,

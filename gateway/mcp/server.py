@@ -17,6 +17,7 @@ import msgspec
 from gateway.mcp.launch import Launcher, LaunchError
 from gateway.mcp.loading import load_mcp
 from gateway.mcp.results import as_text
+from gateway.mcp.stdio import stdio_transport
 from protocols import VERSION
 from protocols.errors import AtomizerError
 from protocols.status import McpServerStatus
@@ -88,6 +89,7 @@ class McpServer:
         self._since = time.time()
         self._next_at: float | None = None
         self._starts = 0
+        self._why = ""
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
 
     def status(self) -> McpServerStatus:
@@ -111,7 +113,7 @@ class McpServer:
             self._set("starting")
             try:
                 await self._connected()
-                problem = "the connection ended"
+                problem = self._why or "the connection ended"
             except (Exception, BaseExceptionGroup) as error:  # a server may fail in any way; it must not take us along
                 problem = self._explain(error)
             finally:
@@ -135,7 +137,7 @@ class McpServer:
                 await asyncio.wait_for(self._ready.wait(), WAIT_SECONDS)
         client = self._client
         if client is None:
-            raise McpFailed(f"the MCP server {self.name} is not there ({self._reason or self._state}); try again later")
+            raise McpFailed(f"the MCP server {self.name} is not there; try again later", self._reason or self._state)
         sdk = await load_mcp()
         try:
             result = await client.call_tool(tool, arguments, read_timeout_seconds=self._timeout)
@@ -152,7 +154,7 @@ class McpServer:
             raise McpFailed(f"{self.name} refused the call", self._redact(str(error))[:4000]) from None
         except (OSError, ValueError, sdk.HTTPError) as error:
             self._gone.set()
-            raise McpFailed(f"the call to {self.name} failed: {self._redact(str(error))[:500]}") from None
+            raise McpFailed(f"the call to {self.name} failed", self._redact(str(error))[:500]) from None
         text = as_text(result)
         if result.is_error:
             raise McpFailed(f"{tool} of {self.name} failed", text[:4000])
@@ -162,6 +164,7 @@ class McpServer:
         """One connection, from its beginning until it ends."""
         sdk = await load_mcp()
         self._gone.clear()
+        self._why = ""
         async with contextlib.AsyncExitStack() as stack:
             transport = await self._transport(stack, sdk)
             client = sdk.Client(
@@ -207,12 +210,12 @@ class McpServer:
             return sdk.streamable_http_client(self.table.url, http_client=client)
         launch = await asyncio.to_thread(self.launcher.prepare, self.name, self.table)
         errors = await stack.enter_async_context(self._stderr_pipe())
-        program, *arguments = launch.argv
-        unset = {key: "" for key in sdk.get_default_environment() if key not in launch.env}
-        parameters = sdk.StdioServerParameters(
-            command=program, args=arguments, env={**unset, **launch.env}, cwd=launch.cwd
-        )
-        return _Watched(sdk.stdio_client(parameters, errlog=errors), self._gone)
+        return stdio_transport(sdk, launch, errors, self._end)
+
+    def _end(self, why: str) -> None:
+        """The server's side has ended."""
+        self._why = why
+        self._gone.set()
 
     @contextlib.asynccontextmanager
     async def _stderr_pipe(self) -> AsyncIterator[Any]:
@@ -288,6 +291,8 @@ class McpServer:
             error = error.exceptions[0]
         if isinstance(error, LaunchError):
             return str(error)
+        if self._why:
+            return self._why
         if isinstance(error, FileNotFoundError):
             return f"the program {self.table.command[0]!r} is not there"
         said = f"; it said: {self._stderr[-1]}" if self._stderr else ""
@@ -295,49 +300,3 @@ class McpServer:
             return f"it did not answer within {CONNECT_SECONDS:.0f} s{said}"
         text = " ".join(str(error).split())[:300] or type(error).__name__
         return self._redact(f"{text}{said}")
-
-
-class _Watched:
-    """A transport that sets `gone` when the server's side has ended."""
-
-    def __init__(self, inner: Any, gone: asyncio.Event) -> None:
-        self._inner = inner
-        self._gone = gone
-
-    async def __aenter__(self) -> tuple[Any, Any]:
-        reading, writing = await self._inner.__aenter__()
-        return _WatchedStream(reading, self._gone), writing
-
-    async def __aexit__(self, *error: Any) -> Any:
-        return await self._inner.__aexit__(*error)
-
-
-class _WatchedStream:
-    """The messages of a server; says so when there will be no more."""
-
-    def __init__(self, inner: Any, gone: asyncio.Event) -> None:
-        self._inner = inner
-        self._gone = gone
-
-    async def receive(self) -> Any:
-        return await self._inner.receive()
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
-    def __aiter__(self) -> _WatchedStream:
-        return self
-
-    async def __anext__(self) -> Any:
-        try:
-            return await self._inner.__anext__()
-        except StopAsyncIteration:
-            self._gone.set()
-            raise
-
-    async def __aenter__(self) -> _WatchedStream:
-        await self._inner.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: Any) -> Any:
-        return await self._inner.__aexit__(*error)

@@ -167,6 +167,40 @@ class TestHostile:
             assert "Permission denied" in result, path
 
 
+FLOODS = {
+    "endless": ("sys.stdout.write('x' * 100_000)", "a message of more than 8 MiB"),
+    "garbage": ("sys.stdout.write(('no message' + chr(10)) * 1000)", "something else than MCP's messages"),
+    "complaints": ("sys.stderr.write('x' * 100_000 + chr(10))", ""),
+}
+
+
+@pytest.mark.parametrize("kind", FLOODS)
+def test_a_server_that_floods_its_output_takes_nothing_along(make_home: Callable[..., ClusterHome], kind: str) -> None:
+    line, why = FLOODS[kind]
+    home = make_home("webster")
+    with obedient_model() as model:
+        obey(
+            home,
+            model,
+            "webster",
+            f"""[mcp.flood]\ncommand = ["{sys.executable}", "-c", "import sys\\nwhile True: {line}"]\n""",
+        )
+        with running(home, "webster") as (gateway,):
+            grown: list[int] = []
+            until = time.monotonic() + 20
+            while time.monotonic() < until and not (why and server(gateway, "flood").state == "failed"):
+                grown.append(gateway.status().rss_bytes)
+                if not why and len(grown) > 30:
+                    break
+                time.sleep(0.1)
+            if why:
+                assert why in server(gateway, "flood").reason
+            assert max(grown) < 200 * 2**20
+            assert gateway.raw("GET", "/health")[0] == 200
+            log = home.home.logs("webster") / "gateway.jsonl"
+            assert log.stat().st_size < 500_000
+
+
 class TestLife:
     def test_a_server_that_cannot_start_says_why_in_the_status(self, webster: Hands) -> None:
         wait_until(lambda: server(webster.gateway, "broken").state == "failed")
