@@ -12,6 +12,7 @@ from typing import NamedTuple
 _OPENING = re.compile(r"([ \t]*)(`{3,}|~{3,})([^\n]*)")
 _CLOSING = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t\r]*")
 MARKS = ("```", "~~~")
+"""What every fence starts and ends with."""
 
 
 class Fence(NamedTuple):
