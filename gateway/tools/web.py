@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Annotated, Any
 from urllib.parse import unquote
 
@@ -31,6 +33,9 @@ USER_AGENT = f"Atomizer/{VERSION} (web_fetch)"
 _TEXT = ("text/", "application/json", "application/xml", "application/xhtml+xml", "application/javascript")
 _TEXT_SUFFIXES = ("+json", "+xml", "yaml", "x-ndjson")
 _HTML = ("text/html", "application/xhtml+xml")
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
+"""Not the server's own words for it: they would be text from outside that nothing marks as such."""
+_KIND = re.compile(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,80}")
 
 
 class FetchArguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -122,10 +127,11 @@ class WebFetch(BaseTool):
     async def _read(self, answer: ClientResponse) -> Fetched:
         kind = answer.content_type.lower() if hdrs.CONTENT_TYPE in answer.headers else "text/html"
         if answer.status >= 400:
-            raise ToolError(f"{answer.url} answered {answer.status} {answer.reason or ''}".rstrip())
+            raise ToolError(f"{answer.url} answered {answer.status} {_PHRASES.get(answer.status, '')}".rstrip())
         if not (kind.startswith(_TEXT) or kind.endswith(_TEXT_SUFFIXES)):
             size = f", {answer.content_length} bytes" if answer.content_length else ""
-            raise ToolError(f"{answer.url} is {kind}{size}; web_fetch reads text only")
+            named = kind if _KIND.fullmatch(kind) else "of no known type"
+            raise ToolError(f"{answer.url} is {named}{size}; web_fetch reads text only")
         body, whole = await _read_body(answer)
         if b"\0" in body[:8192] and not answer.charset:
             raise ToolError(f"{answer.url} says it is {kind}, but it is no text")
@@ -198,7 +204,7 @@ async def _read_body(answer: ClientResponse) -> tuple[bytes, bool]:
     """(at most MAX_BODY bytes, unpacked as they come; whether that is all of it)."""
     encoding = answer.headers.get(hdrs.CONTENT_ENCODING, "").lower()
     if encoding not in ("", "identity", "gzip", "deflate", "x-gzip"):
-        raise ToolError(f"{answer.url} is packed as {encoding!r}, which was not asked for")
+        raise ToolError(f"{answer.url} is packed in a way that was not asked for")
     unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32) if encoding not in ("", "identity") else None
     body = bytearray()
     async for chunk in answer.content.iter_chunked(65536):
@@ -206,6 +212,8 @@ async def _read_body(answer: ClientResponse) -> tuple[bytes, bool]:
         body += unpack.decompress(chunk, room + 1) if unpack else chunk[: room + 1]
         if len(body) > MAX_BODY:
             return bytes(body[:MAX_BODY]), False
+        if unpack is not None and unpack.eof:
+            break  # what follows is no part of it, and zlib would keep all of it
     return bytes(body), True
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -50,9 +51,9 @@ class WebGuard:
             url = URL(text)
             host, port = url.host, url.port
         except (ValueError, TypeError):
-            raise Refused(f"{str(text)[:200]!r} is no URL") from None
+            raise Refused(f"{_shown(text)} is no URL") from None
         if url.scheme not in ("http", "https") or not host:
-            raise Refused(f"{str(text)[:200]!r}: only http:// and https:// addresses can be fetched")
+            raise Refused(f"{_shown(text)}: only http:// and https:// addresses can be fetched")
         if url.user is not None or url.password is not None:
             raise Refused("a URL with a name or password in it is not fetched")
         if port not in self._ports and not any(allowed == port for _, allowed in self._private):
@@ -172,6 +173,11 @@ def _address(text: str) -> Address | None:
 
 def _matches(host: str, rule: str) -> bool:
     return host == rule.lstrip(".") or (rule.startswith(".") and host.endswith(rule))
+
+
+def _shown(text: str | URL) -> str:
+    """The beginning of what was to be a URL, as one word: a redirect may hold whole sentences."""
+    return repr(re.sub(r"\s+", "%20", str(text)[:200]))
 
 
 def _listed(ports: frozenset[int]) -> str:
