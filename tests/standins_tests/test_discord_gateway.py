@@ -204,6 +204,26 @@ class TestWhoHearsWhat:
             world.discord.delete(message)
             assert str((await deleted).message_id) == message
 
+    async def test_bots_and_webhooks_are_to_be_told_from_people(self, world: World) -> None:
+        async with connected(world.token) as bot:
+            world.discord.say("research", "manager", "I am a bot")
+            hook = world.discord.webhook_say("research", "build", "it is green")
+            world.discord.say("research", "antoine", "I am none")
+            await bot.until(lambda: len(bot.heard) == 3)
+            assert [(m.author.name, m.author.bot, m.webhook_id is not None) for m in bot.heard] == [
+                ("manager", True, False),
+                ("build", True, True),
+                ("antoine", False, False),
+            ]
+            assert str(bot.heard[1].id) == hook
+
+    async def test_an_event_can_come_twice(self, world: World) -> None:
+        async with connected(world.token) as bot:
+            world.discord.say("research", "antoine", "once")
+            world.discord.repeat("webster")
+            await bot.until(lambda: len(bot.heard) == 2)
+            assert bot.heard[0].id == bot.heard[1].id
+
     async def test_a_presence_is_recorded(self, world: World) -> None:
         async with connected(world.token, Bot(status=discord.Status.idle)) as bot:
             assert world.discord.view.bot("webster")["presence"]["status"] == "idle"

@@ -15,6 +15,7 @@ from tests.standins.discord.model import Application, Channel, Guild, Message, U
 from tests.standins.discord.state import State
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def action(function: F) -> F:
@@ -32,7 +33,9 @@ class Actions:
     gateway_faults: GatewayFaults
 
     def find_user(self, who: str) -> User:
-        return _find("user", self.state.users, who, lambda user: user.username)
+        """A bot also by the name it was added with, whatever it calls itself now."""
+        apps = [app.user_id for app in self.state.applications.values() if app.name == who]
+        return _find("user", self.state.users, apps[0] if len(apps) == 1 else who, lambda user: user.username)
 
     def find_bot(self, who: str) -> Application:
         return _find("bot", self.state.applications, who, lambda app: app.name)
@@ -55,7 +58,7 @@ class Actions:
         raise LookupError(f"no message {id}")
 
 
-def _find(kind: str, known: dict[str, Any], wanted: str, name: Callable[[Any], str]) -> Any:
+def _find(kind: str, known: dict[str, T], wanted: str, name: Callable[[T], str]) -> T:
     wanted = str(wanted)
     if wanted in known:
         return known[wanted]

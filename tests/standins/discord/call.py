@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import mimetypes
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import unquote
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 
 from tests.standins.discord.faults import RestFaults
 from tests.standins.discord.model import Application, Attachment, Refused
@@ -69,13 +71,14 @@ async def read(request: web.Request, app: Application | None) -> Call:
     call = Call(request, app)
     if request.content_type == "multipart/form-data":
         async for part in await request.multipart():
-            name = getattr(part, "name", None) or ""
-            data = bytes(await part.read())  # type: ignore[union-attr]
+            if not isinstance(part, BodyPartReader):
+                continue
+            name, data = part.name or "", bytes(await part.read())
             if name == "payload_json":
                 call.body = json.loads(data)
             elif name.startswith("files["):
                 kind = part.headers.get("Content-Type", "application/octet-stream")
-                filename = part.filename or "file"  # type: ignore[union-attr]
+                filename = part.filename or "file"
                 call.files[int(name[6:-1])] = (filename, kind, data)
     elif request.can_read_body:
         try:
@@ -108,7 +111,7 @@ class Limits:
         for number, (verb, pattern, count, seconds) in enumerate(self.rules):
             if verb != method or not fnmatchcase(path, pattern):
                 continue
-            key = (token, path.split("/")[2], number)
+            key = (token, (*path.split("/"), "", "")[2], number)
             now = time.monotonic()
             ends, used = self._windows.get(key, (0.0, 0))
             if now >= ends:
@@ -117,7 +120,7 @@ class Limits:
             self._windows[key] = (ends, used + (not over))
             left = ends - now
             headers = {
-                "X-RateLimit-Bucket": f"{number:04x}{abs(hash(pattern)) % 16**12:012x}",
+                "X-RateLimit-Bucket": f"{zlib.crc32(f'{method} {pattern}'.encode()):08x}{number:04x}",
                 "X-RateLimit-Limit": str(count),
                 "X-RateLimit-Remaining": str(max(0, count - used - 1)),
                 "X-RateLimit-Reset": f"{time.time() + left:.3f}",
@@ -151,6 +154,7 @@ class Pipeline:
             "query": request.query_string,
             "bot": app.name if app else None,
             "status": None,
+            "done": False,
             "authorized": "Authorization" in request.headers,
         }
         self.state.requests.append(row)
@@ -163,8 +167,12 @@ class Pipeline:
             done = await carry_out(request)
         else:
             row["fault"] = fault.id
-            done = await self.faults.apply(fault, request, carry_out)
-        row["status"] = None if fault is not None and fault.cut else done.status
+            try:
+                done = await self.faults.apply(fault, request, carry_out)
+            except asyncio.CancelledError:  # the client has gone
+                row["done"] = True
+                raise
+        row |= {"status": None if fault is not None and fault.cut else done.status, "done": True}
         self.state.changed()
         return done
 

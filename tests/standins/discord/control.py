@@ -1,7 +1,8 @@
 """The control API, for tests in other processes: POST /control/<action> with its arguments, GET /control/state.
 
 POST answers {"result": ...}, or 400 {"error": ...}. GET /control/state?after=V&wait=S answers the data of a `View` as
-soon as its version is beyond V, at the latest after S seconds.
+soon as its version is beyond V, at the latest after S seconds; with `events=N` and `requests=M` these two lists, which
+grow long, only from there on.
 """
 
 from __future__ import annotations
@@ -22,13 +23,21 @@ if TYPE_CHECKING:
     from tests.standins.discord.server import DiscordServer
 
 
+GATHER_SECONDS = 0.005
+"""What changes together is told together."""
+
+
 def control_app(server: DiscordServer) -> web.Application:
     async def state(request: web.Request) -> web.Response:
         after, wait = int(request.query.get("after", -1)), float(request.query.get("wait", 0))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(wait):
                 await server.state.wait_change(after)
-        return answer(snapshot(server.state, server.gateway))
+                await asyncio.sleep(GATHER_SECONDS)
+        data = snapshot(server.state, server.gateway)
+        for name in ("events", "requests"):
+            data[name] = data[name][int(request.query.get(name, 0)) :]
+        return answer(data)
 
     async def act(request: web.Request) -> web.Response:
         try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.standins.discord import wire
+from tests.standins.discord import permissions, wire
 from tests.standins.discord.call import Call, answer
 from tests.standins.discord.gateway import Gateway
 from tests.standins.discord.model import THREADS, Refused, invalid
@@ -91,7 +91,7 @@ class Directory:
     async def my_guilds(self, call: Call) -> web.Response:
         rows: list[dict[str, Any]] = []
         for guild in self.state.guilds_of(call.me):
-            allowed = str(wire.permissions.in_guild(guild, call.me))
+            allowed = str(permissions.in_guild(guild, call.me))
             rows.append(
                 {"id": guild.id, "name": guild.name, "icon": None, "owner": False, "permissions": allowed}
                 | {"features": [], "approximate_member_count": len(guild.members)}
@@ -136,7 +136,7 @@ class Directory:
 
     async def patch_member(self, call: Call) -> web.Response:
         guild = self.state.member_guild(call.part("g"), call.me)
-        if not wire.permissions.has(wire.permissions.in_guild(guild, call.me), "change_nickname"):
+        if not permissions.has(permissions.in_guild(guild, call.me), "change_nickname"):
             raise Refused(403, 50013, "Missing Permissions")
         guild.members[call.me].nick = call.body.get("nick") or None
         return answer(wire.member(self.state, guild.members[call.me]))

@@ -47,7 +47,7 @@ class Fault:
     everywhere: bool = False
     """With status 429: the global limit."""
     delay: float = 0.0
-    """Seconds to wait first."""
+    """Seconds to wait: before the request is carried out, or with `after` before it is answered."""
     cut: str | None = None
     """`reset` (RST), `close` (FIN without an answer) or `hang` (never an answer)."""
     after: bool = False
@@ -93,9 +93,11 @@ class RestFaults:
         return [asdict(rule) for rule in self.rules]
 
     async def apply(self, fault: Fault, request: web.Request, handler: Handler) -> web.StreamResponse:
-        await asyncio.sleep(fault.delay)
-        if fault.after:
+        if not fault.after:
+            await asyncio.sleep(fault.delay)
+        else:
             done = await handler(request)
+            await asyncio.sleep(fault.delay)
             if fault.cut is None and fault.status is None:
                 return done
         if fault.cut is not None:

@@ -118,6 +118,9 @@ class Gateway:
         """To every session whose bot sees `channel` and asked for it by (guild, DM) intent."""
         wanted = intents[1] if channel.type == DM else intents[0]
         for session in list(self.sessions.values()):
+            if session.lost_at is not None and self.state.clock.now() - session.lost_at > RESUMABLE_SECONDS:
+                self.forget(session)
+                continue
             seen = self.state.may(session.app.user_id, channel) if wanted & session.intents else 0
             if seen and not session.app.revoked:
                 session.dispatch(event, build(session.app, session.reads))
@@ -216,6 +219,9 @@ class Gateway:
         if code is not None:
             self.state.record("refused", app.user_id, code=code)
             return connection.close(code)
+        for old in self.of(app):  # nobody resumes what a killed process had: do not gather it
+            if old.connection is None:
+                self.forget(old)
         session = Session(app, intents)
         self.sessions[session.id] = session
         session.connection, connection.session = connection, session
@@ -279,7 +285,7 @@ class Gateway:
             for member in guild.members.values()
             if (member.user_id in wanted if wanted else self.state.users[member.user_id].username.startswith(query))
         ]
-        chunk = {"guild_id": guild.id, "members": [wire.member(self.state, m) for m in rows]}
+        chunk: dict[str, Any] = {"guild_id": guild.id, "members": [wire.member(self.state, m) for m in rows]}
         chunk |= {"chunk_index": 0, "chunk_count": 1, "not_found": [i for i in wanted if i not in guild.members]}
         session.dispatch("GUILD_MEMBERS_CHUNK", chunk | ({"nonce": data["nonce"]} if data.get("nonce") else {}))
 

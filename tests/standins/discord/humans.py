@@ -80,6 +80,14 @@ class Humans(Actions):
         return Attachment(self.state.snowflake(), channel, name, kind, content)
 
     @action
+    def webhook_say(self, channel: str, name: str, text: str) -> str:
+        """A message that some integration posts under this name; answers its id."""
+        where = self.find_channel(channel)
+        author = next((u for u in self.state.users.values() if u.username == name), None)
+        author = author or self.state.new_user(name, bot=True)
+        return self.changes.send(where, author.id, text, webhook=author.id).id
+
+    @action
     def edit(self, message: str, text: str) -> None:
         self.changes.edit(self.find_message(message), {"content": text}, [])
 

@@ -30,6 +30,8 @@ class Remote:
         self.gateway_url = addresses["gateway_url"]
         self.cdn = addresses["cdn"]
         self.control_url = addresses["control"]
+        self._known: dict[str, list[dict[str, Any]]] = {"events": [], "requests": []}
+        self._merging = threading.Lock()
 
     def call(self, method: str, arguments: dict[str, Any]) -> Any:
         """AssertionError with the stand-in's words where it refuses."""
@@ -39,7 +41,22 @@ class Remote:
 
     @property
     def view(self) -> View:
-        return View(self._ask("GET", "/state")[1])
+        return self._look(-1, 0.0)
+
+    def _look(self, after: int, wait: float) -> View:
+        """The state, of which the long lists are fetched only where they may have changed."""
+        with self._merging:
+            counts = {name: len(rows) for name, rows in self._known.items()}
+        path = f"/state?after={after}&wait={wait:.3f}&events={counts['events']}&requests={counts['requests']}"
+        data = self._ask("GET", path)[1]
+        with self._merging:
+            for name, known in self._known.items():
+                data[name] = known[: counts[name]] + data[name]
+                settled = [row.get("done", True) for row in data[name]]
+                final = settled.index(False) if False in settled else len(settled)
+                if final > len(known):  # another thread may have seen more already
+                    self._known[name] = data[name][:final]
+        return View(data)
 
     def wait_for(self, holds: Callable[[View], T], seconds: float = 10.0) -> T:
         """The first true value of `holds`, asked again after each change; AssertionError with the last events else."""
@@ -47,7 +64,7 @@ class Remote:
         after = -1
         while True:
             left = max(0.0, until - time.monotonic())
-            view = View(self._ask("GET", f"/state?after={after}&wait={left:.3f}")[1])
+            view = self._look(after, left)
             if found := holds(view):
                 return found
             if left == 0.0:

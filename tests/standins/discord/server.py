@@ -19,6 +19,7 @@ from tests.standins.discord.gateway import Gateway
 from tests.standins.discord.humans import Humans
 from tests.standins.discord.interactions import Interactions, Pressing
 from tests.standins.discord.mischief import Mischief
+from tests.standins.discord.model import Clock
 from tests.standins.discord.ports import Port
 from tests.standins.discord.rest import Rest
 from tests.standins.discord.state import State
@@ -30,8 +31,8 @@ T = TypeVar("T")
 class DiscordServer(Furniture, Humans, Pressing, Mischief):
     """Three ports: REST and CDN (which serves /gw too), the gateway, the control API. Each goes down by itself."""
 
-    def __init__(self, heartbeat_seconds: float = 41.25) -> None:
-        self.state = State()
+    def __init__(self, heartbeat_seconds: float = 41.25, clock: Clock | None = None) -> None:
+        self.state = State(clock)
         self.changes = Changes(self.state)
         self.faults = RestFaults()
         self.gateway_faults = GatewayFaults()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
-from collections import deque
 from typing import Any
 
 from tests.standins.discord import permissions
@@ -28,14 +27,13 @@ from tests.standins.discord.model import (
 
 NONCE_SECONDS = 300.0
 """How long a nonce is remembered: Discord says "the past few minutes"."""
-RECORDS = 20_000
 
 
 class State:
     """One Discord. Not for several threads: everything happens on the server's loop."""
 
-    def __init__(self) -> None:
-        self.clock = Clock()
+    def __init__(self, clock: Clock | None = None) -> None:
+        self.clock = clock or Clock()
         self.users: dict[str, User] = {}
         self.guilds: dict[str, Guild] = {}
         self.channels: dict[str, Channel] = {}
@@ -48,9 +46,9 @@ class State:
         self.nonces: dict[tuple[str, str], tuple[float, str, str]] = {}
         """(author, nonce) -> when, channel id, message id."""
         self.nonce_seconds = NONCE_SECONDS
-        self.events: deque[dict[str, Any]] = deque(maxlen=RECORDS)
+        self.events: list[dict[str, Any]] = []
         """What happened, in order; see `record`."""
-        self.requests: deque[dict[str, Any]] = deque(maxlen=RECORDS)
+        self.requests: list[dict[str, Any]] = []
         self.cdn = ""
         self.version = 0
         self._changed = asyncio.Event()

@@ -91,7 +91,7 @@ class View:
 
     def interaction(self, id: str) -> Row:
         """id type token callback (answer's type or None) response (message row or None) followups modal data."""
-        row = next(row for row in self.data["interactions"] if row["id"] == str(id))
+        row: Row = next(row for row in self.data["interactions"] if row["id"] == str(id))
         answer = self.message(row["response_id"]) if row["response_id"] else None
         return row | {"response": answer, "followups": [self.message(one) for one in row["followups"]]}
 
@@ -108,7 +108,8 @@ def snapshot(state: State, gateway: Gateway) -> dict[str, Any]:
     messages = []
     for channel in state.channels.values():
         for m in channel.messages.values():
-            row = asdict(m) | {
+            row = vars(m) | {
+                "edits": list(m.edits),
                 "channel": channel.name,
                 "author": names[m.author_id],
                 "bot": state.users[m.author_id].bot,
