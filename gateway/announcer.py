@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 
 from gateway.api.waiting import RunWaiters
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import NewRun
 from protocols.approvals import Approval
 from protocols.events import ApprovalEvent, DeltaEvent, HeartbeatEvent, LogEvent, ModelEvent, RunEvent, StepEvent
+from protocols.runs import RunSummary
 from protocols.status import HeartbeatStatus, ModelStatus
 from runtime.service.events import EventBus
 
@@ -24,18 +26,34 @@ STEP_SECONDS = 0.1
 class Announcer:
     """Publishes on the bus; made on the loop that serves it."""
 
-    def __init__(self, agent: str, bus: EventBus, reader: Reader, waiters: RunWaiters) -> None:
+    def __init__(
+        self,
+        agent: str,
+        bus: EventBus,
+        reader: Reader,
+        waiters: RunWaiters,
+        *,
+        on_run: Callable[[RunSummary], None],
+        on_approval: Callable[[Approval], None],
+        on_delta: Callable[[str, str, bool], None],
+    ) -> None:
+        """`on_run`, `on_approval`, `on_delta`: those inside who want to hear of these too."""
         self._agent = agent
         self._bus = bus
         self._reader = reader
         self._waiters = waiters
+        self._on_run = on_run
+        self._on_approval = on_approval
+        self._on_delta = on_delta
         self._loop = asyncio.get_running_loop()
         self._stepped: set[str] = set()
 
     def run_accepted(self, new: NewRun) -> None:
         """Said from what was written, without reading it back: accepting is the hot path."""
         now = time.time()
-        self._bus.publish(RunEvent(at=now, agent=self._agent, run=new.summary(self._agent, now)))
+        summary = new.summary(self._agent, now)
+        self._bus.publish(RunEvent(at=now, agent=self._agent, run=summary))
+        self._on_run(summary)
 
     def run_changed(self, run_id: str) -> None:
         """A run's state is another; those who wait for its end hear of it."""
@@ -43,12 +61,14 @@ class Announcer:
         if summary is None:
             return
         self._bus.publish(RunEvent(at=time.time(), agent=self._agent, run=summary))
+        self._on_run(summary)
         if summary.state.ended:
             self._waiters.ended(run_id)
 
     def delta(self, run_id: str, text: str, reset: bool) -> None:
         event = DeltaEvent(at=time.time(), agent=self._agent, run_id=run_id, text=text, reset=reset)
         self._bus.publish(event, changes_status=False)
+        self._on_delta(run_id, text, reset)
 
     def step(self, run_id: str) -> None:
         """A step of the run was written. Costs next to nothing: it is said a moment later, with those that follow."""
@@ -63,6 +83,7 @@ class Announcer:
 
     def approval(self, approval: Approval) -> None:
         self._bus.publish(ApprovalEvent(at=time.time(), agent=self._agent, approval=approval))
+        self._on_approval(approval)
 
     def heartbeat(self, status: HeartbeatStatus) -> None:
         self._bus.publish(HeartbeatEvent(at=time.time(), agent=self._agent, heartbeat=status))

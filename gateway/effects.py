@@ -12,7 +12,6 @@ from gateway.channels.outbox import Handler, PermanentRefusal
 from gateway.ledger.records import Effect
 from protocols.errors import ProtocolError
 from protocols.hooks import ChildReport
-from protocols.targets import TargetError, parse_target
 
 
 def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers) -> dict[str, Handler]:
@@ -39,12 +38,4 @@ def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers) -> dict[s
             raise
         return f"told {effect.target}"
 
-    async def message(effect: Effect) -> str:
-        """Text for people. A channel that connects takes its provider's; until then all are dead letters."""
-        try:
-            provider = parse_target(effect.target or "").provider
-        except TargetError as error:
-            raise PermanentRefusal(f"cannot be resolved: {error}") from None
-        raise PermanentRefusal(f"no {provider} channel is connected to this agent")
-
-    return {"log": log, "report": report, "message": message, "deliver": message}
+    return {"log": log, "report": report}

@@ -38,8 +38,13 @@ from gateway.api.schedules import SchedulesApi
 from gateway.api.status import StatusApi
 from gateway.api.usage import UsageApi
 from gateway.api.waiting import RunWaiters
+from gateway.channels.channel import Listener
+from gateway.channels.commands import Desk
+from gateway.channels.discord.channel import DiscordChannel
+from gateway.channels.discord.settings import discord_settings
 from gateway.channels.outbox import Outbox, effects_of, swallowed
 from gateway.channels.routing import Router
+from gateway.desk import build_desk
 from gateway.effects import effect_handlers
 from gateway.exclusive import listen, only_process
 from gateway.ledger.ledger import Ledger
@@ -50,6 +55,7 @@ from gateway.mcp.launch import Launcher
 from gateway.mcp.servers import McpServers
 from gateway.models.models import Models
 from gateway.models.offline import OfflineProvider
+from gateway.talk import Talk
 from gateway.toolbox import ALWAYS, build_tools
 from gateway.tools.commands import Command, Commands
 from gateway.tools.mcp import mcp_tools
@@ -191,19 +197,21 @@ class Gateway:
         )
         self.project_log = ProjectLog(home.project_log, home.run / "project_log.lock")
         self.waiters = RunWaiters(self._reader)
-        self.announcer = Announcer(agent, self.bus, self._reader, self.waiters)
+        self.announcer = Announcer(
+            agent,
+            self.bus,
+            self._reader,
+            self.waiters,
+            on_run=lambda run: self.talk.run_changed(run),
+            on_approval=lambda approval: self.talk.approval_changed(approval),
+            on_delta=lambda run_id, text, reset: self.talk.delta(run_id, text, reset),
+        )
         self._ledger.steps.tell(self.announcer.step)
         self.approvals = Approvals(
             self._ledger.approvals,
             self._reader,
             expires_after=lambda: parse_duration(self.config.file.limits.approval_expires),
             on_change=self.announcer.approval,
-        )
-        self.outbox = Outbox(
-            self._ledger,
-            self._reader,
-            effect_handlers(agent, self.project_log, self.peers),
-            on_change=self.announcer.run_changed,
         )
         self.runner = Runner(
             self._ledger,
@@ -227,7 +235,7 @@ class Gateway:
             session_route=self._reader.conversations.route,
             main_session=f"agent:{agent}:main",
             home=lambda: self.config.file.discord.home,
-            connected=lambda: frozenset(),
+            connected=lambda: self.talk.connected(),
         )
         self.heartbeat = Heartbeat(
             agent,
@@ -241,6 +249,27 @@ class Gateway:
             money=self.budget.exhausted,
             wake_runner=self.runner.wake,
             on_change=lambda: self.announcer.heartbeat(self.heartbeat.status()),
+        )
+        self.talk = Talk(
+            agent,
+            self._make_channel,
+            self._ledger,
+            self._reader,
+            self.acceptance,
+            self.approvals,
+            config=lambda: self.config,
+            cluster=lambda: self.cluster,
+            configured=lambda: self._has_bot,
+            desk=self._desk,
+            redact=self._redact,
+            on_change=self.announcer.run_changed,
+            wake_outbox=lambda: self.outbox.wake(),
+        )
+        self.outbox = Outbox(
+            self._ledger,
+            self._reader,
+            {**effect_handlers(agent, self.project_log, self.peers), **self.talk.handlers()},
+            on_change=self.announcer.run_changed,
         )
         self.own_runs = OwnRuns(
             agent,
@@ -289,6 +318,8 @@ class Gateway:
             tools=lambda: list(self.tools),
             skills=self.skills.status,
             mcp=self.mcp.status,
+            channels=self.talk.status,
+            deaf=self.talk.failing,
             can_delegate_to=self.peers.names,
             dead_tasks=self._dead_tasks,
             config_error=lambda: self._config_error,
@@ -366,6 +397,7 @@ class Gateway:
             "the schedule": self.scheduler.serve(),
             "the outbox": self.outbox.serve(),
             "the approvals": self.approvals.serve(),
+            **self.talk.parts(),
             "maintenance": prune(
                 self._ledger,
                 self._reader,
@@ -376,6 +408,7 @@ class Gateway:
         for name, part in parts.items():
             self._tasks[name] = asyncio.create_task(self._guard(name, part), name=name)
         self.mcp.start()
+        await self.talk.start()
         try:
             yield
         finally:
@@ -383,6 +416,7 @@ class Gateway:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self.talk.close()
 
     async def _guard(self, name: str, part: Coroutine[Any, Any, None]) -> None:
         try:
@@ -404,7 +438,11 @@ class Gateway:
 
     async def _work(self, run: ClaimedRun, park: Callable[[str], AbstractAsyncContextManager[None]]) -> str:
         await self.mcp.settle()
-        return await self.work(run, park)
+        self.talk.run_began(run)
+        try:
+            return await self.work(run, park)
+        finally:
+            await self.talk.live.close(run.run_id)
 
     def _run_begun_here(self, new: NewRun) -> None:
         """A run that this agent gave itself."""
@@ -502,6 +540,7 @@ class Gateway:
         self.budget.configure(config.file.budget, cluster.file.budget)
         self.commands.configure(self._sandbox(), config.file.shell, config.workspace)
         self.mcp.configure(config.file.mcp, self._launcher())
+        self._connect()
         self.tools = self._build_tools()
         self.runner.configure(
             places=config.file.limits.concurrent_runs, run_timeout=parse_duration(config.file.limits.run_timeout)
@@ -521,6 +560,44 @@ class Gateway:
 
     def _sandbox(self) -> Sandbox:
         return Sandbox(self.home, self.agent, self.config.workspace, self.config.file.shell)
+
+    def _make_channel(self, listener: Listener) -> DiscordChannel:
+        self._discord = DiscordChannel(
+            listener,
+            known=self._reader.known_target,
+            recall=self._reader.posts.mark,
+            remember=self._ledger.posts.mark,
+            on_change=self._channel_changed,
+        )
+        self._connect()
+        return self._discord
+
+    def _connect(self) -> None:
+        """With the token and settings of this moment; without a token there is no channel."""
+        token = self._secrets.get(self.agent, "discord")
+        self._has_bot = token is not None
+        self._discord.configure(token, discord_settings(self.home, self.agent, self.cluster, self.config))
+
+    def _channel_changed(self) -> None:
+        self.bus.touch()
+        self.talk.connection_changed()
+
+    def _desk(self, talk: Talk) -> Desk:
+        return build_desk(
+            self.agent,
+            talk.channel,
+            self._ledger,
+            self._reader,
+            self.runner,
+            self.models,
+            self.heartbeat,
+            self.approvals,
+            self.peers,
+            status=lambda: self.status.snapshot(),
+            on_model=lambda: self.announcer.model(self.models.status()),
+            set_heartbeat=self._set_heartbeat,
+            cancel_children=self._cancel_children,
+        )
 
     def _launcher(self) -> Launcher:
         return Launcher(self.home, self.agent, self.config.workspace, self.config.file.shell, self._secrets.get)

@@ -97,6 +97,8 @@ class Turn:
         self._collect = collect
         self._before_end = before_end
         self._on_delta = on_delta
+        self._previewed = False
+        """An answer of this turn was previewed; the next one begins anew."""
         self._clock = clock
         self._compacted_in_vain = False
 
@@ -186,7 +188,7 @@ class Turn:
     async def _stream(self, request: Request) -> Answer:
         """Ask once; deltas are gathered and published a few times a second."""
         answer: Answer | None = None
-        pending, reset, last = "", False, 0.0
+        pending, reset, last = "", self._previewed, 0.0
         async for item in self._models.stream(request, model=self._run.options.model):
             if isinstance(item, TextDelta):
                 pending += whole(item.text)
@@ -197,7 +199,7 @@ class Turn:
             now = time.monotonic()
             if (pending or reset) and now - last >= DELTA_SECONDS and answer is None:
                 self._on_delta(pending, reset)
-                pending, reset, last = "", False, now
+                pending, reset, last, self._previewed = "", False, now, True
         if answer is None:
             raise LimitReached("the model's stream ended without an answer")
         return answer

@@ -22,7 +22,7 @@ from gateway.models.models import Models
 from protocols import VERSION
 from protocols.errors import AtomizerError
 from protocols.health import SERVICE, Health, Ready
-from protocols.status import AgentStatus, McpServerStatus, PromptFile, SkillStatus
+from protocols.status import AgentStatus, ChannelStatus, McpServerStatus, PromptFile, SkillStatus
 from runtime.service.app import Access, Call, Route, json_response
 from runtime.service.events import EventStream
 
@@ -52,11 +52,14 @@ class StatusApi:
         tools: Callable[[], list[str]],
         skills: Callable[[], list[SkillStatus]],
         mcp: Callable[[], list[McpServerStatus]],
+        channels: Callable[[], list[ChannelStatus]],
+        deaf: Callable[[], list[str]],
         can_delegate_to: Callable[[], list[str]],
         dead_tasks: Callable[[], list[str]],
         config_error: Callable[[], str],
         started_at: float,
     ) -> None:
+        """`deaf()`: what is wrong with its channels, a sentence each."""
         self._agent = agent
         self._title = title
         self._instance = instance
@@ -72,6 +75,8 @@ class StatusApi:
         self._tools = tools
         self._skills = skills
         self._mcp = mcp
+        self._channels = channels
+        self._deaf = deaf
         self._can_delegate_to = can_delegate_to
         self._dead_tasks = dead_tasks
         self._config_error = config_error
@@ -153,6 +158,7 @@ class StatusApi:
             tools=self._tools(),
             skills=self._skills(),
             mcp=self._mcp(),
+            channels=self._channels(),
         )
 
     def _state(self, failing: Sequence[str], busy: bool, heartbeat: str) -> str:
@@ -172,6 +178,7 @@ class StatusApi:
         problem = self._models.usable()
         if problem:
             failing.append(problem)
+        failing += self._deaf()
         if self._probe[1]:
             failing.append(self._probe[1])
         return failing

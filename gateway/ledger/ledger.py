@@ -295,6 +295,30 @@ class Ledger:
 
         return await self.writer.submit(operation)
 
+    async def begin_anew(self, session_key: str) -> bool:
+        """Nothing said in a session before now is read again by a model; it stays in the transcript behind a marker.
+
+        False if nothing was said since it last began.
+        """
+        now = self._clock()
+
+        def operation(db: sqlite3.Connection) -> bool:
+            upto = db.execute(
+                "SELECT max(seq) FROM messages WHERE session_key = ? AND seq >"
+                " coalesce((SELECT max(upto_seq) FROM compactions WHERE session_key = ?), 0)",
+                (session_key, session_key),
+            ).fetchone()[0]
+            if upto is None:
+                return False
+            db.execute(
+                "INSERT INTO compactions(session_key, upto_seq, summary, checkpoint, tokens_before, tokens_after, at)"
+                " VALUES (?, ?, 'The conversation began anew here, as a person wished.', '', 0, 0, ?)",
+                (session_key, upto, now),
+            )
+            return True
+
+        return await self.writer.submit(operation)
+
     async def probe(self) -> None:
         """Write nothing, durably: raises if the ledger cannot be written."""
         await self.writer.submit(lambda db: db.execute("UPDATE sessions SET key = key WHERE 0").rowcount)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from protocols.runs import (
     one_line,
 )
 from protocols.status import QueueStatus
+from protocols.targets import Target, TargetError, parse_target
 from runtime.sqlite_writer import open_reader
 
 STEP_OUTPUT = 4000
@@ -102,6 +104,13 @@ class Reader:
         """How the run was asked to be carried out, or None if there is no such run."""
         row = self._db.execute("SELECT options FROM runs WHERE id = ?", (run_id,)).fetchone()
         return msgspec.json.decode(row["options"], type=RunOptions) if row else None
+
+    def known_target(self, ident: str) -> Target | None:
+        """What a bare id is by the routes of our sessions: where a person wrote from."""
+        for (route,) in self._db.execute("SELECT DISTINCT route FROM sessions WHERE route LIKE ?", (f"%:{ident}",)):
+            with contextlib.suppress(TargetError):
+                return parse_target(route)
+        return None
 
     def has_key(self, caller: str, key: str) -> bool:
         """Has `caller` given a run with this idempotency key?"""

@@ -26,7 +26,7 @@ from gateway.channels.channel import (
 from gateway.channels.discord.connection import Connection
 from gateway.channels.discord.fetching import fetch
 from gateway.channels.discord.settings import Settings
-from gateway.channels.discord.supervision import Pace
+from gateway.channels.discord.supervision import Limits, Pace
 from protocols.status import ChannelStatus
 from protocols.targets import Target, TargetError, parse_target
 
@@ -53,7 +53,7 @@ class DiscordChannel:
         on_change: Callable[[], None] = lambda: None,
         pace: Pace | None = None,
         lock_folder: Path | None = None,
-        limits: dict[str, float] | None = None,
+        limits: Limits | None = None,
     ) -> None:
         """`known(id)`: what our own records say a bare id is. `recall(name)`, `remember(name, value)`: small facts that
         outlive the process. `on_change()`: the status is another."""
@@ -136,7 +136,7 @@ class DiscordChannel:
     async def typing(self, to: Target) -> None:
         await self._speaker().typing(to)
 
-    async def start_thread(self, place: Target, message_id: str, name: str) -> Target:
+    async def start_thread(self, place: Target, message_id: str | None, name: str) -> Target:
         return await self._speaker().start_thread(place, message_id, name)
 
     async def history(

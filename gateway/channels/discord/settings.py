@@ -7,7 +7,9 @@ import re
 import msgspec
 
 from protocols.errors import AtomizerError
-from runtime.config_discord import API_BASE
+from runtime.config import Cluster, Instance
+from runtime.config_discord import API_BASE, ears
+from runtime.home import Home
 
 GATEWAY_URL = "wss://gateway.discord.gg/"
 _USUAL = re.compile(r"[\w-]{20,}\.[\w-]{5,}\.[\w-]{20,}")
@@ -27,6 +29,18 @@ class Settings(msgspec.Struct, frozen=True):
     """Servers whose members may use its commands, and which get them; none: every server it is in."""
     api_base: str = API_BASE
     gateway_url: str = GATEWAY_URL
+
+
+def discord_settings(home: Home, agent: str, cluster: Cluster, config: Instance) -> Settings:
+    """What the two configuration files say of one agent's bot."""
+    table = cluster.file.discord
+    return Settings(
+        agent=agent,
+        home=str(home.root),
+        guilds=ears(table, config.file.discord, agent).guilds,
+        api_base=(table.api_base or API_BASE).rstrip("/"),
+        gateway_url=table.gateway_url or GATEWAY_URL,
+    )
 
 
 def clean_token(text: str) -> str:

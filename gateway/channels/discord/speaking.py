@@ -39,13 +39,14 @@ class Speaker:
         """`known(id)`: what our own records say a bare id is."""
         self._client = client
         self._known = known
+        self._seconds = client.limits.call
 
     async def resolve(self, ident: str) -> Target:
         return await resolve(self._client, ident, self._known)
 
     async def send(self, to: Target, post: Post) -> Posted:
         """Without a nonce of the caller's the library makes one, so its repeats after a rate limit never post twice."""
-        seconds = UPLOAD_SECONDS if post.files else 15.0
+        seconds = UPLOAD_SECONDS if post.files else self._seconds
         channel = await self._channel(to)
         more: dict[str, Any] = {}
         if post.nonce is not None:
@@ -59,20 +60,20 @@ class Speaker:
             more["files"] = [discord.File(io.BytesIO(file.data), filename=file.name) for file in post.files]
         if post.buttons:
             more["view"] = _view(post.buttons)
-        async with Asking(f"sending to {to}", once=True, seconds=seconds):
+        async with Asking(f"sending to {to}", seconds, once=True):
             message = await channel.send(post.text or None, **more)
         return Posted(reading.channel_target(channel.id), str(message.id))
 
     async def edit(self, posted: Posted, text: str, buttons: Sequence[Button]) -> None:
         message = self._message(posted.place, posted.message_id)
         view = _view(buttons) if buttons else None
-        async with Asking(f"editing a message in {posted.place}"):
+        async with Asking(f"editing a message in {posted.place}", self._seconds):
             await self._in_open_thread(posted.place, lambda: message.edit(content=text, view=view))
 
     async def delete(self, posted: Posted) -> None:
         message = self._message(posted.place, posted.message_id)
         try:
-            async with Asking(f"deleting a message in {posted.place}"):
+            async with Asking(f"deleting a message in {posted.place}", self._seconds):
                 await self._in_open_thread(posted.place, message.delete)
         except Refusal as refusal:
             if refusal.reason != "unknown_message":
@@ -80,23 +81,28 @@ class Speaker:
 
     async def react(self, place: Target, message_id: str, emoji: str) -> None:
         message = self._message(place, message_id)
-        async with Asking(f"reacting in {place}"):
+        async with Asking(f"reacting in {place}", self._seconds):
             await self._in_open_thread(place, lambda: message.add_reaction(emoji))
 
     async def unreact(self, place: Target, message_id: str, emoji: str) -> None:
         message = self._message(place, message_id)
-        async with Asking(f"taking back a reaction in {place}"):
+        async with Asking(f"taking back a reaction in {place}", self._seconds):
             await self._in_open_thread(place, lambda: message.remove_reaction(emoji, self._client.me))
 
     async def typing(self, to: Target) -> None:
         channel = await self._channel(to)
-        async with Asking(f"showing that it types in {to}"):
+        async with Asking(f"showing that it types in {to}", self._seconds):
             await channel.typing()
 
-    async def start_thread(self, place: Target, message_id: str, name: str) -> Target:
+    async def start_thread(self, place: Target, message_id: str | None, name: str) -> Target:
         """A thread made from a message has the message's id, so the one that is there needs no search."""
         name = " ".join(name.split())[:NAME_LIMIT] or "thread"
-        async with Asking(f"starting a thread in {place}"):
+        async with Asking(f"starting a thread in {place}", self._seconds):
+            if message_id is None:
+                made = await self._client.http.start_thread_without_message(
+                    int(place.id), name=name, type=11, auto_archive_duration=THREAD_MINUTES
+                )
+                return reading.channel_target(made["id"])
             try:
                 await self._client.http.start_thread_with_message(
                     int(place.id), int(message_id), name=name, auto_archive_duration=THREAD_MINUTES
@@ -108,14 +114,14 @@ class Speaker:
 
     async def history(self, place: Target, *, after: str | None, since: float | None, limit: int) -> list[Heard]:
         ident = (await self._channel(place)).id
-        async with Asking(f"reading in {place}", seconds=30.0):
+        async with Asking(f"reading in {place}", 2 * self._seconds):
             channel: Any = self._client.get_channel(ident) or await self._client.fetch_channel(ident)
             if not isinstance(channel, discord.abc.Messageable):
                 raise Refusal("unknown_target", f"{place} is a {channel.type}, in which there are no messages")
             start = int(after) if after is not None else 0
             if since is not None:
                 moment = datetime.datetime.fromtimestamp(since, datetime.UTC)
-                start = max(start, discord.utils.time_snowflake(moment, high=True))
+                start = max(start, discord.utils.time_snowflake(moment) - 1)
             if start:
                 found = [m async for m in channel.history(limit=limit, after=discord.Object(start), oldest_first=True)]
             else:
@@ -128,7 +134,7 @@ class Speaker:
         """Where to write: a person is written to in their direct channel, which the library keeps once it is known."""
         if to.kind == "channel":
             return self._client.get_partial_messageable(int(to.id))
-        async with Asking(f"opening direct messages with {to}"):
+        async with Asking(f"opening direct messages with {to}", self._seconds):
             return await self._client.create_dm(discord.Object(int(to.id)))
 
     def _message(self, place: Target, message_id: str) -> discord.PartialMessage:
