@@ -24,16 +24,12 @@ from gateway.channels.discord.backoff import backoff
 from gateway.channels.discord.errors import Asking, say, trace
 from gateway.channels.discord.presence import Shown
 from gateway.channels.discord.settings import Settings
-from gateway.channels.discord.supervision import Pace
+from gateway.channels.discord.supervision import Limits, Pace
 
 log = logging.getLogger(__name__)
 
 LOGIN_SECONDS = 30.0
 HANDSHAKE_SECONDS = 30.0
-READY_SECONDS = 60.0
-"""From the handshake to READY or RESUMED."""
-SILENCE_SECONDS = 60.0
-"""Discord answers a heartbeat every 41 s; who says nothing for so long is gone."""
 STEADY_SECONDS = 30.0
 """A connection that held for so long counts as a good one: what comes after it is a new fault."""
 RESUMES = 5
@@ -92,11 +88,10 @@ class BotClient(discord.Client):
         listener: Listener,
         shown: Shown,
         pace: Pace,
+        limits: Limits,
         *,
         report: Callable[[ChannelState, str, float | None], None],
         interacted: Callable[[discord.Interaction[Any]], None],
-        silence: float = SILENCE_SECONDS,
-        ready_within: float = READY_SECONDS,
     ) -> None:
         super().__init__(
             intents=intents(),
@@ -108,13 +103,13 @@ class BotClient(discord.Client):
             status=_STATUS[shown.activity],
             http_trace=trace(),
             max_ratelimit_timeout=30.0,
-            heartbeat_timeout=silence,
-            guild_ready_timeout=1.0,
+            heartbeat_timeout=limits.silence,
+            guild_ready_timeout=limits.guilds,
         )
         self._listener = listener
         self._pace = pace
         self._report = report
-        self._ready_within = ready_within
+        self.limits = limits
         self._event: str | None = None
         self._poisoned: deque[float] = deque(maxlen=POISONED)
         self._up_since: float | None = None
@@ -170,7 +165,7 @@ class BotClient(discord.Client):
                     self.ws = await DiscordWebSocket.from_client(self, **way)
                 await self._listen()
             except ReconnectWebSocket as error:
-                fault, resume = "Discord asked for a new connection", error.resume
+                fault, resume = self._end_of_connection(), error.resume
             except (OSError, aiohttp.ClientError, TimeoutError) as error:
                 fault, resume = f"the connection to Discord was lost ({say(error)})", True
                 if not self.was_ready:
@@ -183,14 +178,14 @@ class BotClient(discord.Client):
 
     async def _listen(self) -> None:
         """Read what comes, until the connection ends."""
-        until = self.loop.time() + self._ready_within
+        until = self.loop.time() + self.limits.ready
         while self._up_since is None:
             try:
                 async with asyncio.timeout_at(until) as limit:
                     await self._poll()
             except TimeoutError:
                 if limit.expired():
-                    raise Hung(f"Discord did not get ready in {self._ready_within:.0f} s") from None
+                    raise Hung(f"Discord did not get ready in {self.limits.ready:.0f} s") from None
                 raise
         while True:
             await self._poll()
@@ -215,6 +210,10 @@ class BotClient(discord.Client):
             raise Poisoned(event) from error
         if event.startswith("MESSAGE"):
             self._listener.connected(gap=True)
+
+    def _end_of_connection(self) -> str:
+        code = self.ws.socket.close_code if self.ws is not None else None
+        return f"the connection to Discord was lost ({code or 'asked to connect again'})"
 
     def _was_steady(self) -> bool:
         return self._up_since is not None and self._pace.clock() - self._up_since >= STEADY_SECONDS
@@ -280,6 +279,6 @@ class BotClient(discord.Client):
 
     async def show(self, shown: Shown) -> None:
         """Raises ChannelError."""
-        async with Asking("changing the presence"):
+        async with Asking("changing the presence", self.limits.call):
             self.activity, self.status = activity_of(shown), _STATUS[shown.activity]
             await self.ws.change_presence(activity=activity_of(shown), status=str(_STATUS[shown.activity]))

@@ -20,7 +20,7 @@ from gateway.channels.channel import ChannelState, Listener, NotConnected
 from gateway.channels.discord.backoff import backoff
 from gateway.channels.discord.presence import Presence, Shown
 from gateway.channels.discord.settings import Settings, TokenError, clean_token, looks_usual
-from gateway.channels.discord.supervision import Pace, Verdict
+from gateway.channels.discord.supervision import Limits, Pace, Verdict
 from gateway.channels.discord.token_lock import TokenLock, TokenTaken
 from gateway.models.sdk import load_sdk
 from protocols.status import ChannelStatus
@@ -60,9 +60,8 @@ class Connection:
         known: Callable[[str], Target | None],
         pace: Pace | None = None,
         lock_folder: Path | None = None,
-        limits: dict[str, float] | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        """`limits`: `silence` and `ready_within` of the client, in seconds, for tests."""
         self._listener = listener
         self._interacted = interacted
         self._on_ready = on_ready
@@ -70,7 +69,7 @@ class Connection:
         self._known = known
         self._pace = pace or Pace(time.time, asyncio.sleep, random.uniform)
         self._lock_folder = lock_folder
-        self._limits = limits or {}
+        self._limits = limits or Limits()
         self._token: str | None = None
         self._settings: Settings | None = None
         self._configured = asyncio.Event()
@@ -219,9 +218,9 @@ class Connection:
             self._listener,
             self.presence.for_identify(),
             self._pace,
+            self._limits,
             report=self._client_reports,
             interacted=self._interacted,
-            **self._limits,
         )
         self._client, self._speaker = client, Speaker(client, self._known)
         try:

@@ -16,8 +16,6 @@ import discord
 
 from gateway.channels.channel import ChannelError, NotConnected, Refusal, Uncertain, Unreachable
 
-SECONDS = 15.0
-"""One call, with the library's waiting for a rate limit."""
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 """What the library raises on an answer that is not as it expects."""
 
@@ -83,12 +81,12 @@ async def _answered(
 
 
 class Asking:
-    """`async with Asking("sending"):` lets out ChannelErrors only.
+    """`async with Asking("sending", seconds=15):` lets out ChannelErrors only.
 
     `once`: doing it twice would show, so an outcome that is not known is Uncertain; otherwise it is Unreachable.
     """
 
-    def __init__(self, what: str, *, once: bool = False, seconds: float = SECONDS) -> None:
+    def __init__(self, what: str, seconds: float, *, once: bool = False) -> None:
         self._what = what
         self._once = once
         self._limit = asyncio.timeout(seconds)

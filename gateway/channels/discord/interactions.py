@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 
 ACK_SECONDS = 3.0
 """Discord's: who has not acknowledged by then has failed."""
+REPLY_SECONDS = 15.0
 REPLY_LIMIT = 2000
 STRING = 3
 """The type of a text option."""
@@ -59,7 +60,7 @@ class Interactions:
         if not pressed and interaction.type is not discord.InteractionType.application_command:
             return
         try:
-            async with Asking("acknowledging a command", seconds=ACK_SECONDS):
+            async with Asking("acknowledging a command", ACK_SECONDS):
                 await (interaction.response.defer() if pressed else interaction.response.defer(ephemeral=True))
             guilds = self._guilds()
             if interaction.guild_id is not None and guilds and str(interaction.guild_id) not in guilds:
@@ -94,7 +95,7 @@ def _command(interaction: discord.Interaction[Any], pressed: bool) -> Command:
 async def _answer(interaction: discord.Interaction[Any], text: str) -> None:
     """To the asker alone; raises ChannelError."""
     for start in range(0, max(1, len(text)), REPLY_LIMIT):
-        async with Asking("answering a command", once=True):
+        async with Asking("answering a command", REPLY_SECONDS, once=True):
             await interaction.followup.send(text[start : start + REPLY_LIMIT] or "(nothing)", ephemeral=True)
 
 
@@ -117,7 +118,7 @@ async def sync(
         if (guilds and str(guild.id) not in guilds) or recall(name) == digest:
             continue
         try:
-            async with Asking(f"registering the commands in {guild.name or guild.id}", seconds=30.0):
+            async with Asking(f"registering the commands in {guild.name or guild.id}", 2 * client.limits.call):
                 assert client.application_id is not None, "known since the login"
                 await client.http.bulk_upsert_guild_commands(client.application_id, guild.id, payload)
         except ChannelError as error:

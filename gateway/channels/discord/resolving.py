@@ -32,19 +32,19 @@ async def resolve(client: BotClient, text: str, known: Callable[[str], Target | 
     if (cached := client.get_channel(ident)) is not None:
         return _speakable(cached, target)
     try:
-        async with Asking(f"looking for channel {text}"):
+        async with Asking(f"looking for channel {text}", client.limits.call):
             return _speakable(await client.fetch_channel(ident), target)
     except Refusal as refusal:
         if refusal.reason != "unknown_target":
             raise
     try:
-        async with Asking(f"looking for a person with id {text}"):
+        async with Asking(f"looking for a person with id {text}", client.limits.call):
             user = await client.fetch_user(ident)
     except Refusal as refusal:
         if refusal.reason != "unknown_target":
             raise
         raise Refusal("unknown_target", f"Discord knows neither a channel nor a person with the id {text}") from refusal
-    async with Asking(f"opening direct messages with {text}"):
+    async with Asking(f"opening direct messages with {text}", client.limits.call):
         await client.create_dm(user)
     return user_target(ident)
 

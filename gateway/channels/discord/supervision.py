@@ -23,6 +23,19 @@ class Pace:
         self.uniform = uniform
 
 
+class Limits(msgspec.Struct, frozen=True):
+    """Seconds after which something counts as gone."""
+
+    silence: float = 60.0
+    """Of the connection: Discord answers a heartbeat every 41 s."""
+    ready: float = 60.0
+    """From the handshake to READY or RESUMED."""
+    guilds: float = 1.0
+    """After the last server of which Discord told at the beginning; then it is ready."""
+    call: float = 15.0
+    """One call, with the library's waiting for a rate limit."""
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """`wait`: seconds to wait at least. `permanent`: until somebody changes the configuration or the token."""
 
