@@ -11,10 +11,9 @@ from typing import Any
 
 from gateway.models.anthropic_wire import NAME, to_answer, to_params
 from gateway.models.catalogue import Catalogue
+from gateway.models.client import SdkProvider
 from gateway.models.failures import of_anthropic, retry_after
 from gateway.models.provider import Answer, ErrorKind, Message, ProviderError, Request, Text, TextDelta
-from gateway.models.sdk import load_sdk
-from runtime.secrets import Redactor
 
 BASE_URL = "https://api.anthropic.com"
 CONNECT_SECONDS = 10.0
@@ -22,14 +21,13 @@ SILENCE_SECONDS = 90.0
 """Longest time without a byte; Anthropic pings every few seconds, even while the model thinks."""
 EVENT_SECONDS = 600.0
 """Longest time without an event that says something."""
-_TRANSPORTS = ("anthropic", "httpx2", "httpcore2", "h11", "anyio")
-"""Packages whose errors, while no status came, mean that the connection failed."""
 
 
-class AnthropicProvider:
+class AnthropicProvider(SdkProvider):
     """One key at one address. Retries nothing: that is the failover's task."""
 
-    name = NAME
+    sdk = "anthropic"
+    transports = ("anthropic", "httpx2", "httpcore2", "h11", "anyio")
 
     def __init__(
         self,
@@ -41,16 +39,10 @@ class AnthropicProvider:
         patience: float = EVENT_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(NAME, key, base_url, BASE_URL, catalogue, clock)
         self._key = key
-        self._base_url = base_url or BASE_URL
-        self._local = base_url is not None
-        self._catalogue = catalogue or Catalogue.shipped()
         self._silence = silence
         self._patience = patience
-        self._clock = clock
-        self._redact = Redactor([key])
-        self._client: Any = None
-        self._opening = asyncio.Lock()
 
     async def stream(self, request: Request) -> AsyncIterator[TextDelta | Answer]:
         """Deltas, then one Answer; raises ProviderError."""
@@ -80,18 +72,6 @@ class AnthropicProvider:
             raise self._explain(error, request.model, reading) from None
         yield to_answer(message, self._answered(request.model, message.get("model")))
 
-    async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
-
-    async def _open(self) -> Any:
-        async with self._opening:
-            if self._client is None:
-                sdk = await load_sdk("anthropic", _rehearse)
-                self._client = await asyncio.to_thread(self._make, sdk)
-        return self._client
-
     def _make(self, sdk: Any) -> Any:
         return sdk.AsyncAnthropic(
             api_key=self._key,  # given even where a server needs none: without, the SDK searches the disk for one
@@ -100,38 +80,12 @@ class AnthropicProvider:
             timeout=sdk.Timeout(self._silence, connect=CONNECT_SECONDS),
         )
 
-    @contextlib.asynccontextmanager
-    async def _within(self, seconds: float) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(seconds):
-                yield
-        except TimeoutError:
-            raise ProviderError(ErrorKind.NETWORK, f"no answer for {seconds:g} s") from None
+    def _rehearse(self, sdk: Any) -> None:
+        _rehearse(sdk)
 
-    def _answered(self, asked: str, reported: Any) -> str:
-        """The model as it answered: what the provider says, unless that is the one asked for with its date."""
-        if self._local or not isinstance(reported, str) or not reported or reported.startswith(asked):
-            reported = asked
-        return f"{NAME}/{reported}"
-
-    def _explain(self, error: Exception, model: str, reading: bool) -> ProviderError:
-        name = f"{NAME}/{model}"
-        if isinstance(error, ProviderError):
-            error.model = name
-            return error
-        if hasattr(error, "status_code") and hasattr(error, "error_code"):
-            return self._explain_status(error, name)
-        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSPORTS:
-            cause = error.__cause__ if error.__cause__ and str(error.__cause__) else error
-            what = self._redact(str(cause)) or type(error).__name__
-            return ProviderError(ErrorKind.NETWORK, f"{self._base_url}: {what}", model=name)
-        if isinstance(error, ImportError):
-            return ProviderError(ErrorKind.CONFIG, f"its SDK cannot be imported: {error}", model=name)
-        kind = ErrorKind.NETWORK if reading else ErrorKind.INVALID
-        what = "an answer that cannot be read" if reading else "a request that the SDK refused"
-        return ProviderError(kind, self._redact(f"{what}: {type(error).__name__}: {error}"[:300]), model=name)
-
-    def _explain_status(self, error: Any, name: str) -> ProviderError:
+    def _status_of(self, error: Any, name: str) -> ProviderError | None:
+        if not (hasattr(error, "status_code") and hasattr(error, "error_code")):
+            return None
         said = str(error.api_message or error.message or "no message")
         kind = of_anthropic(error.status_code, error.type, error.error_code, said)
         return ProviderError(

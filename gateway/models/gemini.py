@@ -9,11 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from gateway.models.catalogue import Catalogue
+from gateway.models.client import SdkProvider
 from gateway.models.failures import of_google, retry_after
 from gateway.models.gemini_wire import NAME, Gathering, to_config, to_contents
 from gateway.models.provider import Answer, ErrorKind, Message, ProviderError, Request, Text, TextDelta
-from gateway.models.sdk import load_sdk
-from runtime.secrets import Redactor
 
 BASE_URL = "https://generativelanguage.googleapis.com"
 API_VERSION = "v1"
@@ -21,13 +20,13 @@ FIRST_SECONDS = 300.0
 """Longest time to the first chunk: the API says nothing while the model thinks."""
 SILENCE_SECONDS = 120.0
 """Longest time between two chunks."""
-_TRANSPORTS = ("aiohttp", "httpx2", "httpcore2", "google")
 
 
-class GeminiProvider:
+class GeminiProvider(SdkProvider):
     """One key at one address. Retries nothing: that is the failover's task."""
 
-    name = NAME
+    sdk = "google.genai"
+    transports = ("aiohttp", "httpx2", "httpcore2", "google")
 
     def __init__(
         self,
@@ -40,17 +39,11 @@ class GeminiProvider:
         silence: float = SILENCE_SECONDS,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        super().__init__(NAME, key, base_url, BASE_URL, catalogue, clock)
         self._key = key
-        self._base_url = (base_url or BASE_URL).rstrip("/")
         self._api_version = api_version or API_VERSION
-        self._local = base_url is not None
-        self._catalogue = catalogue or Catalogue.shipped()
         self._first = first
         self._silence = silence
-        self._clock = clock
-        self._redact = Redactor([key])
-        self._client: Any = None
-        self._opening = asyncio.Lock()
 
     async def stream(self, request: Request) -> AsyncIterator[TextDelta | Answer]:
         """Deltas, then one Answer; raises ProviderError."""
@@ -62,11 +55,12 @@ class GeminiProvider:
         reading = False
         try:
             client = await self._open()
-            chunks = await client.aio.models.generate_content_stream(
-                model=request.model, contents=_typed(contents), config=config
-            )
+            async with self._within(self._first):
+                chunks = await client.aio.models.generate_content_stream(
+                    model=request.model, contents=_typed(contents), config=config
+                )
             while True:
-                async with asyncio.timeout(self._silence if reading else self._first):
+                async with self._within(self._silence if reading else self._first):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     break
@@ -82,18 +76,9 @@ class GeminiProvider:
                 await chunks.aclose()
         yield answer
 
-    async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.aio.aclose()
-            client.close()
-
-    async def _open(self) -> Any:
-        async with self._opening:
-            if self._client is None:
-                sdk = await load_sdk("google.genai", _rehearse)
-                self._client = await asyncio.to_thread(self._make, sdk)
-        return self._client
+    async def _end(self, client: Any) -> None:
+        await client.aio.aclose()
+        client.close()
 
     def _make(self, sdk: Any) -> Any:
         return sdk.Client(
@@ -107,34 +92,14 @@ class GeminiProvider:
             ),
         )
 
-    def _answered(self, asked: str, reported: str) -> str:
-        """The model as it answered: what the provider says, unless that is the one asked for with its version."""
-        if self._local or not reported or reported.startswith(asked):
-            reported = asked
-        return f"{NAME}/{reported}"
+    def _rehearse(self, sdk: Any) -> None:
+        _rehearse(sdk)
 
-    def _explain(self, error: Exception, model: str, reading: bool) -> ProviderError:
-        name = f"{NAME}/{model}"
-        if isinstance(error, ProviderError):
-            error.model = name
-            return error
-        if isinstance(error, TimeoutError):
-            seconds = self._silence if reading else self._first
-            return ProviderError(ErrorKind.NETWORK, f"no answer for {seconds:g} s", model=name)
-        if isinstance(getattr(error, "code", None), int) and hasattr(error, "details"):
-            return self._explain_status(error, name)
-        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSPORTS:
-            if type(error).__name__ == "UnknownApiResponseError":
-                return ProviderError(ErrorKind.NETWORK, "an answer that cannot be read", model=name)
-            what = self._redact(str(getattr(error, "os_error", error))) or type(error).__name__
-            return ProviderError(ErrorKind.NETWORK, f"{self._base_url}: {what}", model=name)
-        if isinstance(error, ImportError):
-            return ProviderError(ErrorKind.CONFIG, f"its SDK cannot be imported: {error}", model=name)
-        kind = ErrorKind.NETWORK if reading else ErrorKind.INVALID
-        said = "an answer that cannot be read" if reading else "a request that the SDK refused"
-        return ProviderError(kind, self._redact(f"{said}: {type(error).__name__}: {error}"[:300]), model=name)
-
-    def _explain_status(self, error: Any, name: str) -> ProviderError:
+    def _status_of(self, error: Any, name: str) -> ProviderError | None:
+        if type(error).__name__ == "UnknownApiResponseError":
+            return ProviderError(ErrorKind.NETWORK, "an answer that cannot be read", model=name)
+        if not (isinstance(getattr(error, "code", None), int) and hasattr(error, "details")):
+            return None
         inner = error.details.get("error", error.details) if isinstance(error.details, dict) else {}
         details = inner.get("details") or [] if isinstance(inner, dict) else []
         said = str(error.message or "no message")

@@ -11,10 +11,9 @@ import msgspec
 
 from gateway.models import openai_responses, openai_wire
 from gateway.models.catalogue import Catalogue
+from gateway.models.client import SdkProvider
 from gateway.models.failures import of_openai, retry_after
-from gateway.models.provider import Answer, ErrorKind, ProviderError, Request, TextDelta
-from gateway.models.sdk import load_sdk
-from runtime.secrets import Redactor
+from gateway.models.provider import Answer, ProviderError, Request, TextDelta
 
 NAME = "openai"
 BASE_URL = "https://api.openai.com/v1"
@@ -23,7 +22,6 @@ FIRST_SECONDS = 300.0
 """Longest time to the first text: the APIs may say nothing while the model thinks."""
 SILENCE_SECONDS = 120.0
 """Longest time between two events after it."""
-_TRANSPORTS = ("openai", "httpx2", "httpcore2", "h11", "anyio")
 _ORIGINATOR = "atomizer"
 
 Api = Literal["chat", "responses"]
@@ -45,8 +43,11 @@ class Tokens(Protocol):
         ...
 
 
-class OpenAIProvider:
+class OpenAIProvider(SdkProvider):
     """One key, or one account, at one address. Retries nothing: that is the failover's task."""
+
+    sdk = "openai"
+    transports = ("openai", "httpx2", "httpcore2", "h11", "anyio")
 
     def __init__(
         self,
@@ -61,19 +62,12 @@ class OpenAIProvider:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`key` is an API key, or where an account's tokens come from. `name` is the part before the model's slash."""
-        self.name = name
+        super().__init__(name, key if isinstance(key, str) else None, base_url, BASE_URL, catalogue, clock)
         self._key = key
-        self._base_url = (base_url or BASE_URL).rstrip("/")
-        self._official = base_url is None
         self._account = not isinstance(key, str)
         self._api: Api = api or ("responses" if self._official or self._account else "chat")
-        self._catalogue = catalogue or Catalogue.shipped()
         self._first = first
         self._silence = silence
-        self._clock = clock
-        self._redact = Redactor([key] if isinstance(key, str) else [])
-        self._client: Any = None
-        self._opening = asyncio.Lock()
 
     async def stream(self, request: Request) -> AsyncIterator[TextDelta | Answer]:
         """Deltas, then one Answer; raises ProviderError."""
@@ -92,7 +86,7 @@ class OpenAIProvider:
             reading = True
             iterator = events.__aiter__()
             while True:
-                async with asyncio.timeout(self._silence if said else self._first):
+                async with self._within(self._silence if said else self._first):
                     event = await anext(iterator, None)
                 if event is None:
                     break
@@ -102,17 +96,12 @@ class OpenAIProvider:
                     yield TextDelta(text)
             answer = gathering.finish(self._answered(request.model, gathering.model))
         except Exception as error:  # the SDK lets its transport's and its decoder's own errors through
-            raise self._explain(error, request.model, reading, said) from None
+            raise self._explain(error, request.model, reading) from None
         finally:
             if events is not None:
                 await events.close()
         # A plan is paid for by the month: a token of it has no price.
         yield msgspec.structs.replace(answer, cost_usd=0.0) if self._account else answer
-
-    async def close(self) -> None:
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
 
     async def _ask(self, params: dict[str, Any]) -> Any:
         client = await self._open()
@@ -129,20 +118,13 @@ class OpenAIProvider:
         return await self._create(client, params, self._headers(bearer))
 
     async def _create(self, client: Any, params: dict[str, Any], headers: dict[str, str]) -> Any:
-        async with asyncio.timeout(CONNECT_SECONDS + self._first):
+        async with self._within(CONNECT_SECONDS + self._first):
             return await _post(client, self._api, params, headers)
 
     def _headers(self, bearer: Bearer) -> dict[str, str]:
         self._redact.know([bearer.token])
         headers = {"Authorization": f"Bearer {bearer.token}", "originator": _ORIGINATOR}
         return headers | ({"chatgpt-account-id": bearer.account} if bearer.account else {})
-
-    async def _open(self) -> Any:
-        async with self._opening:
-            if self._client is None:
-                sdk = await load_sdk("openai", _rehearse)
-                self._client = await asyncio.to_thread(self._make, sdk)
-        return self._client
 
     def _make(self, sdk: Any) -> Any:
         return sdk.AsyncOpenAI(
@@ -152,35 +134,13 @@ class OpenAIProvider:
             timeout=sdk.Timeout(self._first, connect=CONNECT_SECONDS),
         )
 
-    def _answered(self, asked: str, reported: str) -> str:
-        """The model as it answered: what the provider says, unless that is the one asked for with its date."""
-        if not self._official or not reported or reported.startswith(asked):
-            reported = asked
-        return f"{self.name}/{reported}"
+    def _rehearse(self, sdk: Any) -> None:
+        _rehearse(sdk)
 
-    def _explain(self, error: Exception, model: str, reading: bool, said: bool) -> ProviderError:
-        name = f"{self.name}/{model}"
-        if isinstance(error, ProviderError):
-            error.model = name
-            error.args = (self._redact(str(error)),)
-            return error
-        if isinstance(error, TimeoutError):
-            seconds = self._silence if said else self._first
-            return ProviderError(ErrorKind.NETWORK, f"{self._base_url}: no answer for {seconds:g} s", model=name)
-        if hasattr(error, "status_code") or isinstance(getattr(error, "body", None), dict):
-            return self._explain_status(error, name)
-        if isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSPORTS:
-            cause = error.__cause__ if error.__cause__ and str(error.__cause__) else error
-            what = self._redact(str(cause)) or type(error).__name__
-            return ProviderError(ErrorKind.NETWORK, f"{self._base_url}: {what}", model=name)
-        if isinstance(error, ImportError):
-            return ProviderError(ErrorKind.CONFIG, f"its SDK cannot be imported: {error}", model=name)
-        kind = ErrorKind.NETWORK if reading else ErrorKind.INVALID
-        what = "an answer that cannot be read" if reading else "a request that the SDK refused"
-        return ProviderError(kind, self._redact(f"{what}: {type(error).__name__}: {error}"[:300]), model=name)
-
-    def _explain_status(self, error: Any, name: str) -> ProviderError:
+    def _status_of(self, error: Any, name: str) -> ProviderError | None:
         """An error with a status, or one inside a stream, which comes with the stream's own, 200."""
+        if not (hasattr(error, "status_code") or isinstance(getattr(error, "body", None), dict)):
+            return None
         status = getattr(error, "status_code", 200)
         body = error.body if isinstance(error.body, dict) else {}
         said = str(body.get("message") or body.get("detail") or error.message or "no message")
