@@ -106,7 +106,7 @@ def who(heard: Heard) -> str:
     if heard.own:
         return "yours"
     kind = "the bot " if heard.author.bot else ""
-    return f"{kind}{shown_name(heard.author.name)} ({heard.author.target})"
+    return f"{kind}{heard.author.target} ({shown_name(heard.author.name)})"
 
 
 def where(place: Place) -> str:

@@ -61,6 +61,8 @@ class _Lane:
         self.queue: deque[Heard | _Edit] = deque()
         self.seen: OrderedDict[str, None] = OrderedDict()
         self.behind = False
+        self.held: Heard | None = None
+        """The newest that is settled but was heard before it was known whether something older was missed."""
         self.due = 0.0
         self.failures = 0
         self.task: asyncio.Task[None] | None = None
@@ -143,6 +145,9 @@ class Intake:
     def connected(self, gap: bool) -> None:
         first, self._was_connected = not self._was_connected, True
         if not gap and not first:
+            for lane in self._lanes.values():
+                if lane.held is not None and not lane.behind:
+                    self._last.advance(lane.held.place, lane.held.id)
             return
         self._recent.forget()
         for place in self._places():
@@ -221,8 +226,10 @@ class Intake:
             await self._insist(lane, lambda: self._change(lane, event))
             return
         await self._take(lane, event)
-        if not lane.behind:
+        if not lane.behind and self._channel.ready:
             self._last.advance(event.place, event.id)
+        else:
+            lane.held = event
 
     async def _take(self, lane: _Lane, heard: Heard) -> None:
         if heard.id in lane.seen:
@@ -240,7 +247,7 @@ class Intake:
             try:
                 return await act()
             except StorageFull as error:
-                pause = _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]
+                pause = _pause(failures)
                 failures += 1
                 log.error("%s waits %.0f s: %s", lane.target, pause, error)
                 await asyncio.sleep(pause)
@@ -295,7 +302,7 @@ class Intake:
             lane.behind = False
             return
         except ChannelError as error:
-            pause = max(getattr(error, "retry_after", None) or 0.0, _RETRY_SECONDS[min(lane.failures, 4)])
+            pause = max(getattr(error, "retry_after", None) or 0.0, _pause(lane.failures))
             lane.failures += 1
             lane.due = asyncio.get_running_loop().time() + pause
             log.debug("%s is read up on in %.0f s: %s", lane.target, pause, error)
@@ -303,7 +310,7 @@ class Intake:
         said = [at_place(heard, place) for heard in said]
         if mark is not None:
             await self._take_missed(lane, mark.id, said)
-        lane.behind = False
+        lane.behind, lane.held = False, None
         if said:
             self._last.advance(said[-1].place, said[-1].id)
         elif mark is None and place is not None:
@@ -317,3 +324,8 @@ class Intake:
         for heard in missed:
             if heard.at >= since:
                 await self._take(lane, heard)
+
+
+def _pause(failures: int) -> float:
+    """Seconds before the next try, after so many failures before this one."""
+    return _RETRY_SECONDS[min(failures, len(_RETRY_SECONDS) - 1)]

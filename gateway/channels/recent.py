@@ -93,5 +93,5 @@ def _short(text: str) -> str:
 
 def shown_name(name: str) -> str:
     """A person's or a file's name as a line of ours may hold it: outside text, which must not look like our own."""
-    flat = one_line(name, 80)
-    return "".join(c if c.isprintable() and c not in "[]" else " " for c in flat).strip() or "(no name)"
+    plain = "".join(c if c.isprintable() and c not in "[]()" else " " for c in name)
+    return one_line(plain, 80) or "no name"
