@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 from urllib.parse import unquote
 
+import msgspec
 from aiohttp import BodyPartReader, web
 
 from tests.standins.discord.faults import RestFaults
@@ -92,7 +93,7 @@ def answer(body: Any, status: int = 200) -> web.Response:
     """JSON with exactly the Content-Type that discord.py takes for JSON; None: no body."""
     if body is None:
         return web.Response(status=status if status != 200 else 204)
-    return web.Response(body=json.dumps(body).encode(), status=status, headers={"Content-Type": "application/json"})
+    return web.Response(body=msgspec.json.encode(body), status=status, headers={"Content-Type": "application/json"})
 
 
 class Limits:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
+
 from tests.standins.discord.server import DiscordServer
 from tests.standins.discord.view import View
 
@@ -77,7 +79,7 @@ class Remote:
         try:
             connection.request(method, at.path + path, body)
             answer = connection.getresponse()
-            return answer.status, json.loads(answer.read())
+            return answer.status, msgspec.json.decode(answer.read())
         finally:
             connection.close()
 

@@ -49,6 +49,8 @@ class State:
         self.events: list[dict[str, Any]] = []
         """What happened, in order; see `record`."""
         self.requests: list[dict[str, Any]] = []
+        self.rows: dict[str, tuple[Any, dict[str, Any]]] = {}
+        """Messages as a View shows them, by id; `view.py` keeps them here."""
         self.cdn = ""
         self.version = 0
         self._changed = asyncio.Event()

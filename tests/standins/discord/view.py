@@ -10,6 +10,7 @@ from tests.standins.discord.model import DM, EPHEMERAL, LOADING
 
 if TYPE_CHECKING:
     from tests.standins.discord.gateway import Gateway
+    from tests.standins.discord.model import Message
     from tests.standins.discord.state import State
 
 Row = dict[str, Any]
@@ -102,28 +103,36 @@ class View:
         return "\n".join(["last events:", *map(str, events[-count:]), "last requests:", *asked[-count:]])
 
 
+def _row(state: State, m: Message, names: dict[str, str]) -> Row:
+    """One message; made anew only when it has changed, since there are many and tests look often."""
+    who = [names[m.author_id], *(names[id] for id in m.mentions)]
+    marks = (len(m.edits), m.deleted, m.flags, who, [(emoji, list(by)) for emoji, by in m.reactions.items()])
+    known = state.rows.get(m.id)
+    if known is not None and known[0] == marks:
+        return known[1]
+    row = vars(m) | {
+        "edits": list(m.edits),
+        "channel": state.channels[m.channel_id].name,
+        "author": who[0],
+        "bot": state.users[m.author_id].bot,
+        "ephemeral": bool(m.flags & EPHEMERAL),
+        "loading": bool(m.flags & LOADING),
+        "reply_to": m.reference["message_id"] if m.type == 19 and m.reference else None,
+        "mentions": who[1:],
+        "reactions": {emoji: [names[id] for id in by] for emoji, by in m.reactions.items()},
+        "attachments": [
+            {"id": a.id, "filename": a.filename, "content_type": a.content_type, "size": len(a.data)}
+            for a in m.attachments
+        ],
+    }
+    state.rows[m.id] = (marks, row)
+    return row
+
+
 def snapshot(state: State, gateway: Gateway) -> dict[str, Any]:
     """The data of a View, in JSON's types."""
     names = {user.id: user.username for user in state.users.values()}
-    messages = []
-    for channel in state.channels.values():
-        for m in channel.messages.values():
-            row = vars(m) | {
-                "edits": list(m.edits),
-                "channel": channel.name,
-                "author": names[m.author_id],
-                "bot": state.users[m.author_id].bot,
-                "ephemeral": bool(m.flags & EPHEMERAL),
-                "loading": bool(m.flags & LOADING),
-                "reply_to": m.reference["message_id"] if m.type == 19 and m.reference else None,
-                "mentions": [names[id] for id in m.mentions],
-                "reactions": {emoji: [names[id] for id in who] for emoji, who in m.reactions.items()},
-                "attachments": [
-                    {"id": a.id, "filename": a.filename, "content_type": a.content_type, "size": len(a.data)}
-                    for a in m.attachments
-                ],
-            }
-            messages.append(row)
+    messages = [_row(state, m, names) for channel in state.channels.values() for m in channel.messages.values()]
     bots = []
     for app in state.applications.values():
         sessions = gateway.of(app)
