@@ -1,0 +1,53 @@
+"""People talk to an agent on Discord: real gateway processes against the stand-in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.gateway.channels.land import Land, land
+
+
+@pytest.fixture(scope="module")
+def here() -> Iterator[Land]:
+    with land("webster") as made:
+        made.configure("webster", home=f"discord:channel:{made.channel('webster')}")
+        yield made
+
+
+def test_a_mention_in_a_channel_is_seen_answered_in_reply_and_marked_done(here: Land) -> None:
+    here.gateway()
+    asked = here.say("what is the thermal expansion of zerodur?")
+    text = here.answer(asked)
+    assert text.startswith("[offline]")
+    assert "materials-optical.md" in text
+    view = here.discord.view
+    assert [row["author"] for row in view.replies(asked)] == ["webster"]
+    assert "webster" not in view.message(asked)["reactions"].get("👀", [])
+    assert view.events("reacted", "webster", emoji="👀")
+
+
+def test_what_mentions_nobody_is_not_answered(here: Land) -> None:
+    here.gateway()
+    quiet = here.discord.say(here.channel("webster"), "antoine", "just talking")
+    asked = here.say("status")
+    here.answer(asked)
+    assert here.discord.view.replies(quiet) == []
+
+
+def test_a_direct_message_of_an_operator_is_answered_there_and_sets_the_route(here: Land) -> None:
+    gateway = here.gateway()
+    here.discord.dm("antoine", "webster", "remember that the kiln is at 900 degrees")
+    (answer,) = here.discord.wait_for(lambda v: v.dms("antoine", "webster", author="webster"))
+    assert "[offline]" in answer["content"]
+    assert gateway.sql("SELECT route FROM sessions WHERE key = 'agent:webster:main'") == [
+        (f"discord:user:{here.person()}",)
+    ]
+
+
+def test_its_state_shows_and_readiness_follows(here: Land) -> None:
+    gateway = here.gateway()
+    (channel,) = gateway.status().channels
+    assert (channel.provider, channel.state, channel.name, channel.guilds) == ("discord", "ready", "webster", 1)
+    assert gateway.raw("GET", "/ready")[0] == 200
