@@ -16,6 +16,8 @@ from runtime.config import parse_duration
 MIN_EVERY = 60.0
 """Seconds: shorter spans burn money faster than anybody looks."""
 MAX_EVERY = 366 * 86400.0
+LAST = 7258118400.0
+"""2200-01-01: nobody means a later time."""
 _FORM = "write five fields: minute hour day-of-month month day-of-week, for example `0 9 * * mon-fri`"
 
 
@@ -64,9 +66,12 @@ def _at(spec: str, tz: str) -> float:
         raise TimingError(f"{spec!r} is not an ISO time: write for example 2026-12-01T09:00") from None
     local = when if when.tzinfo is not None else when.replace(tzinfo=zone(tz))
     try:
-        return local.timestamp()
+        due = local.timestamp()
     except (OverflowError, ValueError, OSError):
-        raise TimingError(f"{spec!r} lies outside the times this machine can count") from None
+        due = LAST
+    if not 0 < due < LAST:  # a year 10000 in another time zone could be kept and never shown again
+        raise TimingError(f"{spec!r} lies outside the years that are kept here, up to 2199")
+    return due
 
 
 def _every(spec: str) -> float:

@@ -13,15 +13,18 @@ from gateway.ledger.reading import Reader
 from protocols.runs import one_line
 from protocols.schedules import Missed, NewSchedule, Schedule
 
+_Work = Annotated[str, msgspec.Meta(max_length=20_000)]
+_When = Annotated[str, msgspec.Meta(max_length=200)]
+
 
 class ScheduleArguments(msgspec.Struct, forbid_unknown_fields=True):
     action: Annotated[Literal["add", "list", "remove", "enable", "disable"], msgspec.Meta(description="What to do")]
     id: Annotated[str | None, msgspec.Meta(description="For remove, enable, disable: the schedule's id")] = None
-    message: Annotated[str | None, msgspec.Meta(description="For add: the work, complete in itself")] = None
+    message: Annotated[_Work | None, msgspec.Meta(description="For add: the work, complete in itself")] = None
     name: Annotated[str, msgspec.Meta(max_length=80, description="For add: a short name")] = ""
-    at: Annotated[str | None, msgspec.Meta(description="Once: an ISO time, 2026-12-01T09:00")] = None
-    every: Annotated[str | None, msgspec.Meta(description="Repeated: a duration, 90m; at least 1m")] = None
-    cron: Annotated[str | None, msgspec.Meta(description="Repeated: minute hour day month weekday")] = None
+    at: Annotated[_When | None, msgspec.Meta(description="Once: an ISO time, 2026-12-01T09:00")] = None
+    every: Annotated[_When | None, msgspec.Meta(description="Repeated: a duration, 90m; at least 1m")] = None
+    cron: Annotated[_When | None, msgspec.Meta(description="Repeated: minute hour day month weekday")] = None
     tz: Annotated[str | None, msgspec.Meta(description="Time zone, Europe/Berlin")] = None
     to: Annotated[str | None, msgspec.Meta(description="Target of the answers, provider:kind:id")] = None
     missed: Annotated[Missed | None, msgspec.Meta(description="Due while down: run once, or skip")] = None

@@ -23,6 +23,7 @@ from protocols.runs import RunSource, RunState
 from protocols.schedules import NewSchedule, Schedule, ScheduleList
 from tests.conftest import ClusterHome
 from tests.e2e.models import ModelProcess, use_models
+from tests.gateway.obeying import hands
 from tests.gateway.process import GatewayProcess, running
 from tests.standins.models.script import Call, Match, Reply
 
@@ -271,6 +272,21 @@ def test_a_schedule_that_can_no_longer_be_kept_is_seen_in_ready(make_home: Calla
             time.sleep(0.05)
         assert "the schedule has stopped" in gateway.raw("GET", "/ready")[2]["failing"]
         assert gateway.raw("GET", "/health")[0] == 200
+
+
+def test_a_time_that_could_not_be_shown_is_not_kept(make_home: Callable[..., ClusterHome]) -> None:
+    with hands(make_home("webster"), "webster") as its:
+        added, cron, listed = its.calls(
+            (
+                "schedule",
+                {"action": "add", "message": "x", "at": "9999-12-31T23:59:59+00:00", "tz": "Pacific/Kiritimati"},
+            ),
+            ("schedule", {"action": "add", "message": "x", "cron": f"{'0,' * 50_000}0 * * * *"}),
+            ("schedule", {"action": "list"}),
+        )
+        assert "up to 2199" in added
+        assert "200" in cron
+        assert listed == "there are no schedules"
 
 
 def test_an_agent_gives_itself_work_at_a_time(make_home: Callable[..., ClusterHome], tmp_path: Path) -> None:
