@@ -19,6 +19,8 @@ SEND = "message between sessions"
 MAX_SPAWN_DEPTH = 2
 MAX_SPAWNED = 5
 """Spawned sessions inside each other, and of one run."""
+MAX_SENT = 10
+"""Messages of one run to other sessions: each of them may send as many, MAX_DEPTH times over."""
 RESULT_CHARS = 12_000
 """Characters of one child's answer that its parent is given."""
 REMINDER = "[Results that you have not read]"
@@ -55,7 +57,7 @@ class OwnRuns:
                 f"there is no session {session!r}; sessions_list shows them, sessions_spawn makes a new one"
             )
         text = f"[From session {parent.session_key}, {parent.run_id}]\n{message}"
-        return await self._give(context, SEND, session, text, most=None)
+        return await self._give(context, SEND, session, text, most=MAX_SENT)
 
     async def spawn(self, context: ToolContext, task: str) -> str:
         """Give a task to a session of its own; the run's id."""
@@ -65,7 +67,7 @@ class OwnRuns:
         key = f"agent:{self._agent}:{SPAWN}:{context.key.removeprefix('run-').replace('/', ':')}"
         return await self._give(context, SPAWN, key, task, most=MAX_SPAWNED)
 
-    async def _give(self, context: ToolContext, name: str, session: str, message: str, most: int | None) -> str:
+    async def _give(self, context: ToolContext, name: str, session: str, message: str, most: int) -> str:
         parent = context.run
         if parent.depth + 1 > MAX_DEPTH:
             raise ToolError(f"this was already passed on {parent.depth} times; {MAX_DEPTH} is the limit")
@@ -85,7 +87,8 @@ class OwnRuns:
         )
         accepted = await self._ledger.children.accept(new, most)
         if accepted is None:
-            raise ToolError(f"this run has spawned {most} sessions, as many as it may; do the rest yourself")
+            what = "spawned" if name == SPAWN else "sent to"
+            raise ToolError(f"this run has {what} {most} sessions, as many as it may; do the rest yourself")
         run_id, fresh = accepted
         if fresh:
             self._on_accept(new)

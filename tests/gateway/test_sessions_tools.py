@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gateway.agent.children import MAX_SPAWNED
+from gateway.agent.children import MAX_SENT, MAX_SPAWNED
 from protocols.runs import RunState
 from tests.conftest import ClusterHome
 from tests.e2e.models import ModelProcess, use_models
+from tests.gateway.obeying import hands
 from tests.gateway.process import running
 from tests.standins.models.script import Call, Match, Reply
 
@@ -227,3 +228,16 @@ def test_a_message_that_goes_back_and_forth_stops_after_five(make_home: MakeHome
             time.sleep(0.05)
         assert "5 is the limit" in gateway.sql(refused)[0][0]
         assert gateway.sql("SELECT max(depth), count(*) FROM runs WHERE depth > 0") == [(5, 5)]
+
+
+def test_one_run_sends_so_many_messages_to_other_sessions(make_home: MakeHome) -> None:
+    with hands(make_home("manager"), "manager") as its:
+        its.gateway.result(its.gateway.delegate("hello", session_key="hook:other"))
+        sends = [
+            ("sessions_send", {"session": "hook:other", "message": f"n {n}", "wait": False})
+            for n in range(MAX_SENT + 3)
+        ]
+        results = its.calls(*sends)
+        assert ["as many as it may" in text for text in results].count(True) == 3
+        (count,) = its.gateway.sql("SELECT count(*) FROM runs WHERE session_key = 'hook:other'")[0]
+        assert count == 1 + MAX_SENT
