@@ -147,8 +147,10 @@ class Window:
         overrun = None if self._lines is None else self._lines + self._lines // 4
         while position <= self._end + 1:
             if position >= len(self._text):
-                if within is None or len(self._text) <= self._reach(within):
+                if len(self._text) <= (self._end if within is None else self._reach(within)):
                     self.final = Cut(len(self._text), within)
+                elif within is None:
+                    self._cuts[Rank.PARAGRAPH].append(Cut(position - 1, None))  # all but its last newline fits
                 return
             line = self._line(position, within)
             if before is not None:

@@ -112,6 +112,10 @@ class TestWhereItIsCut:
     def test_a_text_that_fits_comes_back_as_it_is(self) -> None:
         assert split("  a\n\n```py\nx\n```\n") == ["  a\n\n```py\nx\n```\n"]
 
+    def test_a_last_newline_beyond_the_limit_is_dropped(self) -> None:
+        assert split("a" * 64 + "\n", 64) == ["a" * 64]
+        assert split("\n\n" + "a b " * 15 + "c\n\n", 64) == ["a b " * 15 + "c"]
+
     def test_at_a_paragraph_rather_than_a_line(self) -> None:
         text = "a " * 30 + "\n\n" + "b " * 10 + "\n" + "c " * 20
         assert split(text, 100) == [("a " * 30).strip(), "b " * 10 + "\n" + ("c " * 20).strip()]
