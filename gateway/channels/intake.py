@@ -11,16 +11,14 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict, deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-
-import msgspec
 
 from gateway.channels.attachments import Inbox
 from gateway.channels.channel import Channel, ChannelError, Command, Heard, Place, Refusal
 from gateway.channels.composing import key_of
 from gateway.channels.hearing import deaf
+from gateway.channels.lanes import Change, Lane, Lanes
 from gateway.channels.lastheard import LastHeard
 from gateway.channels.pairing import Pairing, Questions
 from gateway.channels.recent import Recent, before, order
@@ -33,8 +31,6 @@ from runtime.config_discord import Ears, InstanceDiscordTable
 
 log = logging.getLogger("hearing")
 
-WAITING = 1000
-"""Messages in all lanes that wait for their turn; more are read from the history later."""
 CATCH_UP = 100
 """Messages of one channel that are read up on, the newest."""
 CATCH_UP_SECONDS = 24 * 3600.0
@@ -42,31 +38,7 @@ CATCH_UP_SECONDS = 24 * 3600.0
 THREAD_SECONDS = 30 * 24 * 3600.0
 """A thread in which nothing was said for so long is forgotten."""
 _SEEN = 200
-_LANES = 500
 _RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
-
-
-class _Edit(msgspec.Struct, frozen=True):
-    id: str
-    text: str | None
-    """None: it was deleted."""
-
-
-class _Lane:
-    """One channel: what waits, and whether its history must be read."""
-
-    def __init__(self, target: Target) -> None:
-        self.target = target
-        self.place: Place | None = None
-        self.queue: deque[Heard | _Edit] = deque()
-        self.seen: OrderedDict[str, None] = OrderedDict()
-        self.behind = False
-        self.held: Heard | None = None
-        """The newest that is settled but was heard before it was known whether something older was missed."""
-        self.due = 0.0
-        self.failures = 0
-        self.task: asyncio.Task[None] | None = None
-        self.wake = asyncio.Event()
 
 
 class Intake:
@@ -114,9 +86,7 @@ class Intake:
             accept=accept,
             redact=redact,
         )
-        self._lanes: OrderedDict[Target, _Lane] = OrderedDict()
-        self._waiting = 0
-        self._open = False
+        self._lanes = Lanes(self._settle, self._catch_up)
         self._was_connected = False
         self._reading = asyncio.Semaphore(2)
 
@@ -127,17 +97,17 @@ class Intake:
         if place.kind != "direct" and (why := deaf(place, self._ears())):
             log.debug("message %s is not heard: %s", message.id, why)
             return
-        lane = self._lane(place.target)
+        lane = self._lanes.of(place.target)
         lane.place = place
         if self._last.get(place.target.id) is None:
             self._last.advance(place, before(message.id))
-        self._put(lane, message)
+        self._lanes.put(lane, message)
 
     def edited(self, place: Target, message_id: str, text: str) -> None:
-        self._put(self._lane(place), _Edit(message_id, text))
+        self._lanes.put(self._lanes.of(place), Change(message_id, text))
 
     def deleted(self, place: Target, message_id: str) -> None:
-        self._put(self._lane(place), _Edit(message_id, None))
+        self._lanes.put(self._lanes.of(place), Change(message_id, None))
 
     def commanded(self, command: Command) -> None:
         self._on_command(command)
@@ -145,84 +115,36 @@ class Intake:
     def connected(self, gap: bool) -> None:
         first, self._was_connected = not self._was_connected, True
         if not gap and not first:
-            for lane in self._lanes.values():
+            for lane in self._lanes:
                 if lane.held is not None and not lane.behind:
                     self._last.advance(lane.held.place, lane.held.id)
             return
         self._recent.forget()
         for place in self._places():
-            lane = self._lane(place.target)
+            lane = self._lanes.of(place.target)
             lane.place = lane.place or place
-            self._fall_behind(lane)
+            self._lanes.fall_behind(lane)
 
     async def serve(self) -> None:
         """Until cancelled."""
-        self._open = True
+        with contextlib.suppress(StorageFull):
+            await self._last.forget_threads(THREAD_SECONDS)
+        self._lanes.open()
         keeping = [asyncio.create_task(part) for part in (self._last.serve(), self.pairing.serve())]
-        for lane in list(self._lanes.values()):
-            self._start(lane)
         try:
             await asyncio.gather(*keeping)
         finally:
-            self._open = False
-            tasks = [*keeping, *(lane.task for lane in self._lanes.values() if lane.task is not None)]
-            for task in tasks:
+            await self._lanes.close()
+            for task in keeping:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await asyncio.gather(*keeping, return_exceptions=True)
             with contextlib.suppress(StorageFull):
                 await self._last.flush()
 
-    # -- lanes -------------------------------------------------------------------------------------------------
+    # -- one event --------------------------------------------------------------------------------------------
 
-    def _lane(self, target: Target) -> _Lane:
-        lane = self._lanes.get(target)
-        if lane is None:
-            lane = self._lanes[target] = _Lane(target)
-            idle = next((t for t, other in self._lanes.items() if other.task is None and not other.behind), target)
-            if len(self._lanes) > _LANES and idle != target:
-                del self._lanes[idle]
-        self._lanes.move_to_end(target)
-        return lane
-
-    def _put(self, lane: _Lane, event: Heard | _Edit) -> None:
-        if self._waiting < WAITING:
-            self._waiting += 1
-            lane.queue.append(event)
-            lane.wake.set()
-            self._start(lane)
-        elif isinstance(event, Heard):
-            log.warning("%s: too much at once; the rest is read from its history", lane.target)
-            self._fall_behind(lane)
-
-    def _fall_behind(self, lane: _Lane) -> None:
-        lane.behind, lane.due, lane.failures = True, 0.0, 0
-        lane.wake.set()
-        self._start(lane)
-
-    def _start(self, lane: _Lane) -> None:
-        if self._open and lane.task is None:
-            lane.task = asyncio.create_task(self._work(lane), name=f"hearing-{lane.target.id}")
-
-    async def _work(self, lane: _Lane) -> None:
-        """Everything that a lane holds, in its order; what was missed comes first, for it is older."""
-        loop = asyncio.get_running_loop()
-        try:
-            while lane.queue or lane.behind:
-                lane.wake.clear()
-                if lane.behind and lane.due <= loop.time():
-                    await self._catch_up(lane)
-                elif lane.queue:
-                    self._waiting -= 1
-                    await self._settle(lane, lane.queue.popleft())
-                else:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout_at(lane.due):
-                            await lane.wake.wait()
-        finally:
-            lane.task = None
-
-    async def _settle(self, lane: _Lane, event: Heard | _Edit) -> None:
-        if isinstance(event, _Edit):
+    async def _settle(self, lane: Lane, event: Heard | Change) -> None:
+        if isinstance(event, Change):
             await self._insist(lane, lambda: self._change(lane, event))
             return
         await self._take(lane, event)
@@ -231,7 +153,7 @@ class Intake:
         else:
             lane.held = event
 
-    async def _take(self, lane: _Lane, heard: Heard) -> None:
+    async def _take(self, lane: Lane, heard: Heard) -> None:
         if heard.id in lane.seen:
             return
         await self._insist(lane, lambda: self._last.written(lane.target.id))
@@ -240,7 +162,7 @@ class Intake:
         if len(lane.seen) > _SEEN:
             lane.seen.popitem(last=False)
 
-    async def _insist(self, lane: _Lane, act: Callable[[], Coroutine[None, None, None]]) -> None:
+    async def _insist(self, lane: Lane, act: Callable[[], Coroutine[None, None, None]]) -> None:
         """Do it; while the disk is full, again and again. A message that breaks us is left behind, with a word."""
         failures = 0
         while True:
@@ -255,7 +177,7 @@ class Intake:
                 log.exception("a message in %s could not be taken in", lane.target)
                 return
 
-    async def _change(self, lane: _Lane, edit: _Edit) -> None:
+    async def _change(self, lane: Lane, edit: Change) -> None:
         """Edited or deleted: it counts while its run has not begun."""
         key = key_of(self._channel.provider, edit.id)
         if edit.text is None:
@@ -272,25 +194,24 @@ class Intake:
 
     async def _take_paired(self, heard: Heard) -> None:
         """A message that waited until its author was approved."""
-        await self._insist(self._lane(heard.place.target), lambda: self._reception.take(heard))
+        await self._insist(self._lanes.of(heard.place.target), lambda: self._reception.take(heard))
 
     # -- catching up -------------------------------------------------------------------------------------------
 
     def _places(self) -> list[Place]:
         """Where something may have been missed: wherever we heard anything before, and what the configuration names."""
-        ears, now = self._ears(), self._clock()
+        ears, direct = self._ears(), self._table().dm != "off"
         places: dict[str, Place] = {}
-        for mark in self._last.all():
-            stale = mark.place.kind == "thread" and now - mark.at > THREAD_SECONDS
-            unknown = mark.place.kind == "channel" and mark.place.guild is None
-            if not stale and (mark.place.kind == "direct" or unknown or not deaf(mark.place, ears)):
-                places[mark.place.target.id] = mark.place
+        for place in (mark.place for mark in self._last.all()):
+            unknown = place.kind == "channel" and place.guild is None
+            if direct if place.kind == "direct" else unknown or not deaf(place, ears):
+                places[place.target.id] = place
         for channel_id in (ears.channels or frozenset()) | ears.free:
             named = Place(Target(self._channel.provider, "channel", channel_id), "channel")
             places.setdefault(channel_id, named)
         return list(places.values())
 
-    async def _catch_up(self, lane: _Lane) -> None:
+    async def _catch_up(self, lane: Lane) -> None:
         """Take in what was said since the lane's mark; a channel never heard before begins at its newest message."""
         mark = self._last.get(lane.target.id)
         place = lane.place or (mark.place if mark is not None else None)
@@ -316,7 +237,7 @@ class Intake:
         elif mark is None and place is not None:
             self._last.advance(place, "0")
 
-    async def _take_missed(self, lane: _Lane, mark: str, said: list[Heard]) -> None:
+    async def _take_missed(self, lane: Lane, mark: str, said: list[Heard]) -> None:
         missed = [heard for heard in said if order(heard.id) > order(mark)]
         if len(missed) == CATCH_UP:
             log.warning("%s: of all that was missed, the newest %d messages are read", lane.target, CATCH_UP)

@@ -78,11 +78,13 @@ class LastHeard:
         """Write what changed; raises StorageFull."""
         await asyncio.gather(*(self._write(channel_id) for channel_id in list(self._unwritten)))
 
-    async def forget(self, channel_id: str) -> None:
-        self._marks.pop(channel_id, None)
-        self._unwritten.discard(channel_id)
-        self._written.discard(channel_id)
-        await self._posts.unmark(self._prefix + channel_id)
+    async def forget_threads(self, seconds: float) -> None:
+        """Those in which nothing was said for so long; raises StorageFull."""
+        for channel_id, mark in list(self._marks.items()):
+            if mark.place.kind == "thread" and self._clock() - mark.at > seconds:
+                await self._posts.unmark(self._prefix + channel_id)
+                del self._marks[channel_id]
+                self._written.discard(channel_id)
 
     async def _write(self, channel_id: str) -> None:
         mark = self._marks[channel_id]

@@ -158,7 +158,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
         case b"VP8L":
             (bits,) = struct.unpack("<I", data[21:25])
             return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-        case b"VP8X":
+        case b"VP8X" if len(data) >= 30:
             return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
     return 0, 0
 

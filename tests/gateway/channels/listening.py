@@ -16,6 +16,7 @@ from gateway.channels.intake import Intake
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, NewRun
+from protocols.approvals import Approval
 from protocols.runs import RunState
 from protocols.targets import Target
 from runtime.config_discord import Ears, InstanceDiscordTable
@@ -99,6 +100,8 @@ class World:
         self.commands: list[Command] = []
         self.full: list[BaseException] = []
         self._new_run = asyncio.Event()
+        self.asked = asyncio.Event()
+        """A question to the operator is open."""
         self.open()
 
     def open(self) -> None:
@@ -110,7 +113,7 @@ class World:
             self.ledger.approvals,
             self.reader,
             expires_after=lambda: 3600.0,
-            on_change=lambda _: None,
+            on_change=self._note_question,
             clock=lambda: self.now,
         )
         self.intake = Intake(
@@ -168,8 +171,14 @@ class World:
     async def settle(self, seconds: float = 10.0) -> None:
         """Until no lane has anything left to do."""
         async with asyncio.timeout(seconds):
-            while busy := [lane.task for lane in self.intake._lanes.values() if lane.task is not None]:
+            while busy := [lane.task for lane in self.intake._lanes if lane.task is not None]:
                 await asyncio.wait(busy)
+
+    def _note_question(self, approval: Approval) -> None:
+        if approval.state == "pending":
+            self.asked.set()
+        else:
+            self.asked.clear()
 
     async def until_accepted(self, runs: int, seconds: float = 10.0) -> None:
         async with asyncio.timeout(seconds):

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.channels import intake as intake_module
+from gateway.channels import lanes as lanes_module
 from gateway.channels.channel import Heard, NotConnected, Place, Refusal, Unreachable
 from gateway.ledger.records import ClaimedRun, Ending
 from protocols.runs import RunSource, RunState
@@ -518,7 +519,7 @@ class TestCatchingUp:
         assert world.texts == ["before"]
 
     async def test_more_than_fits_is_read_from_the_history(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(intake_module, "WAITING", 3)
+        monkeypatch.setattr(lanes_module, "WAITING", 3)
         for number in range(10):
             world.say(FREE, ANN, f"message {number}")
         async with world.listening():
