@@ -33,6 +33,7 @@ from gateway.announcer import Announcer
 from gateway.api.control import ControlApi
 from gateway.api.deadletters import DeadLettersApi
 from gateway.api.hooks import HooksApi
+from gateway.api.pairings import PairingsApi
 from gateway.api.requests import RequestsApi
 from gateway.api.schedules import SchedulesApi
 from gateway.api.status import StatusApi
@@ -365,6 +366,7 @@ class Gateway:
         routes += self.control.routes()
         routes += UsageApi(self.agent, self.spending, self.budget).routes()
         routes += SchedulesApi(self.agent, self.scheduler, self._reader).routes()
+        routes += PairingsApi(self.agent, self._ledger, self._reader).routes()
         routes += DeadLettersApi(self.agent, self._ledger, self._reader, self.outbox).routes()
         routes += RequestsApi(
             self.agent,

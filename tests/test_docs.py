@@ -43,6 +43,7 @@ _TOP = (
     "usage",
     "schedules",
     "dead-letters",
+    "pairings",
 )
 
 
