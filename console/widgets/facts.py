@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from rich.cells import cell_len
+
 from console.rows import AgentState
 from console.show import (
     GLYPHS,
@@ -12,13 +14,14 @@ from console.show import (
     age,
     clock,
     money,
+    plural,
     size,
     span,
     tokens,
 )
 from console.widgets.lines import cut, wrap
 from protocols.runs import RunSummary
-from protocols.status import AgentStatus
+from protocols.status import AgentStatus, McpServerStatus
 
 LABEL = 13
 
@@ -63,6 +66,7 @@ def agent_lines(
         lines += field("config", f"reload refused: {status.config_error}", width, "bad")
     if status.last_error:
         lines += field("last error", status.last_error, width, "warn")
+    lines += _reach(status, width, full)
     if status.dead_letters:
         lines += field("undelivered", f"{status.dead_letters} dead letters", width, "warn")
     lines += _runs(runs, deltas, now, width, 12 if full else 4, 30 if full else 12)
@@ -112,6 +116,34 @@ def _heartbeat(status: AgentStatus, now: float, width: int) -> list[Segments]:
     if beat.reason:
         text += f": {beat.reason}"
     return field("heartbeat", text, width, "warn" if beat.state in ("overdue", "paused") else "")
+
+
+def _reach(status: AgentStatus, width: int, full: bool) -> list[Segments]:
+    """MCP servers and skills: a line each, longer only for what does not work. `full` adds the names."""
+    lines: list[Segments] = []
+    down = [server for server in status.mcp if server.state != "ready"]
+    if status.mcp:
+        shown = [f"{server.name} {_tools(server, status.tools)}" for server in status.mcp if server.state == "ready"]
+        lines += field("mcp", ", ".join([*shown, *(f"{server.name} {server.state}" for server in down)]), width)
+    for server in down:
+        if server.reason:
+            reason = f"{server.name}: {server.reason}"
+            lines += field("", reason if full else cut(reason, width - LABEL), width, "bad")
+    missing = [skill for skill in status.skills if not skill.available]
+    usable = [skill.name for skill in status.skills if skill.available]
+    if status.skills:
+        text = f"{len(usable)}{f', {len(missing)} unusable' if missing else ''}: {', '.join(usable) or 'none'}"
+        lines += field("skills", text if full else cut(text, min(width - LABEL, cell_len(text))), width)
+    if full:
+        for skill in missing:
+            lines += field("", f"{skill.name}: {skill.reason}", width, "warn")
+    return lines
+
+
+def _tools(server: McpServerStatus, tools: list[str]) -> str:
+    """How many of a server's tools the agent has."""
+    has = sum(name.startswith(f"mcp__{server.name}__") for name in tools)
+    return plural(has, "tool") if has == len(server.tools) else f"{has} of {plural(len(server.tools), 'tool')}"
 
 
 def _runs(

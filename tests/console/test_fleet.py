@@ -17,9 +17,19 @@ from console.screens.run import RunScreen
 from console.screens.runs import RunList
 from console.widgets.bars import Bar
 from protocols.runs import RunState
+from protocols.status import McpServerStatus, SkillStatus
 from tests.console.conftest import Fleet, settle, until
 from tests.console.looking import bar, key, page, table
 from tests.console.standin import make_run
+
+
+def _joined(lines: list[str], label: str) -> str:
+    """The field `label` of a detail page on one line."""
+    start = next(place for place, line in enumerate(lines) if line.startswith(f" {label} "))
+    more = 1
+    while lines[start + more].startswith(" " * 13) and ": " not in lines[start + more]:
+        more += 1
+    return " ".join([lines[start].rstrip(), *(line.strip() for line in lines[start + 1 : start + more])])
 
 
 class TestFirstLook:
@@ -42,6 +52,35 @@ class TestFirstLook:
         app = fleet.app()
         assert app.store.agents["webster"].word == "stale"
         assert app.store.agents["webster"].status is not None
+
+    async def test_the_detail_names_mcp_servers_and_skills_and_what_is_wrong_with_them(self, fleet: Fleet) -> None:
+        fleet.gateways["manager"].set(
+            tools=["read_file", "mcp__nx__solve", "mcp__nx__mesh", "mcp__tickets__list"],
+            mcp=[
+                McpServerStatus(name="nx", transport="stdio", state="ready", tools=["solve", "mesh"]),
+                McpServerStatus(name="tickets", transport="http", state="ready", tools=["list", "create"]),
+                McpServerStatus(name="cad", transport="stdio", state="failed", reason="no licence\x1b[2J found"),
+            ],
+            skills=[
+                SkillStatus(name="mesh-check", source="workspace", available=True),
+                SkillStatus(name="review", source="shared", available=True),
+                SkillStatus(name="pdf", source="shared", available=False, reason="it needs the program pdftotext"),
+            ],
+        )
+        async with fleet.console() as (app, _):
+            await until(lambda: "mesh-check" in "\n".join(app.fleet.detail.text_lines()))
+            lines = app.fleet.detail.text_lines()
+            text = "\n".join(lines)
+            assert " mcp         nx 2 tools, tickets 1 of 2 tools, cad failed" in _joined(lines, "mcp")
+            assert "cad: no licence␛[2J found" in text
+            assert _joined(lines, "skills").startswith(" skills      2, 1 unusable: mes")
+            assert "pdftotext" not in text
+            app.perform("detail")
+            await until(lambda: "pdf: it needs the program pdftotext" in page(app))
+
+    async def test_an_agent_without_them_has_no_line_for_them(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, _):
+            assert not any(line.startswith((" mcp ", " skills ")) for line in app.fleet.detail.text_lines())
 
     @pytest.mark.parametrize("size", [(120, 40), (80, 24), (60, 15)])
     async def test_it_fits(self, fleet: Fleet, size: tuple[int, int]) -> None:
