@@ -264,24 +264,29 @@ class Ledger:
         return changed > 0
 
     async def prune(self, before: float, limit: int = 200) -> int:
-        """Remove at most `limit` runs that ended before `before`, with their messages, steps and settled effects."""
+        """Remove at most `limit` runs that ended before `before`, with everything that is only theirs."""
 
         def operation(db: sqlite3.Connection) -> int:
             ids = [
                 row[0]
                 for row in db.execute(
-                    "SELECT id FROM runs AS r WHERE finished_at < ? AND NOT EXISTS"
-                    " (SELECT 1 FROM effects e WHERE e.run_id = r.id AND e.state = 'pending') ORDER BY seq LIMIT ?",
-                    (before, limit),
+                    "SELECT id FROM runs AS r WHERE created_at < ? AND finished_at < ? AND NOT EXISTS"
+                    " (SELECT 1 FROM effects e WHERE e.run_id = r.id AND e.state = 'pending')"
+                    " ORDER BY created_at LIMIT ?",
+                    (before, before, limit),
                 )
             ]
+            prompts: set[str] = set()
             for run_id in ids:
+                used = "SELECT DISTINCT prompt_hash FROM steps WHERE run_id = ? AND prompt_hash IS NOT NULL"
+                prompts.update(row[0] for row in db.execute(used, (run_id,)))
                 for table, column in (
                     ("messages", "run_id"),
                     ("steps", "run_id"),
                     ("effects", "run_id"),
                     ("children", "parent_run_id"),
                     ("notes", "run_id"),
+                    ("approvals", "run_id"),
                     ("runs", "id"),
                 ):
                     db.execute(f"DELETE FROM {table} WHERE {column} = ?", (run_id,))
@@ -290,6 +295,12 @@ class Ledger:
                 "DELETE FROM sessions WHERE updated_at < ? AND NOT EXISTS"
                 " (SELECT 1 FROM messages m WHERE m.session_key = sessions.key)",
                 (before,),
+            )
+            # One that stayed would hide what is said in a new session of that key, whose numbers may be lower.
+            db.execute("DELETE FROM compactions WHERE session_key NOT IN (SELECT key FROM sessions)")
+            db.executemany(
+                "DELETE FROM prompts WHERE hash = ? AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.prompt_hash = hash)",
+                [(prompt,) for prompt in prompts],
             )
             return len(ids)
 

@@ -187,7 +187,9 @@ ALTER TABLE children ADD COLUMN read_at REAL;
 ALTER TABLE beats ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';
 ALTER TABLE sessions ADD COLUMN pinned TEXT NOT NULL DEFAULT '[]';
 DROP INDEX steps_spent;
-CREATE INDEX steps_spent ON steps(finished_at) WHERE input_tokens IS NOT NULL
+CREATE INDEX steps_spent ON steps(finished_at) WHERE input_tokens IS NOT NULL;
+CREATE INDEX steps_prompt ON steps(prompt_hash) WHERE prompt_hash IS NOT NULL;
+CREATE INDEX runs_state ON runs(state, seq)
 """
 
 _V3 = """
