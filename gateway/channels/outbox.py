@@ -7,7 +7,7 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
@@ -99,7 +99,7 @@ class Outbox:
             try:
                 due = await self._ledger.effects.due()
                 if due:
-                    await asyncio.gather(*(self._carry_out(effect) for effect in due))
+                    await self._carry_out_all(due)
                     continue
             except DiskFull as error:
                 log.error("the outbox waits: %s", error)
@@ -110,6 +110,12 @@ class Outbox:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._wake.wait()
+
+    async def _carry_out_all(self, due: Sequence[Effect]) -> None:
+        """All of them to their end, before any is looked at again: what is on its way must not be sent twice."""
+        for failure in await asyncio.gather(*(self._carry_out(effect) for effect in due), return_exceptions=True):
+            if failure is not None:
+                raise failure
 
     async def _carry_out(self, effect: Effect) -> None:
         handler = self._handlers.get(effect.kind)
@@ -129,6 +135,9 @@ class Outbox:
             raise
         except (AtomizerError, OSError, TimeoutError) as error:
             await self._again(effect, str(error) or type(error).__name__)
+        except Exception as error:  # a fault of ours in one effect must not stop the others
+            log.exception("%s of %s broke", effect.kind, effect.run_id)
+            await self._again(effect, f"{type(error).__name__}: {error}")
         else:
             await self._ledger.effects.settle(effect.id, "done", detail)
         if effect.key in self._watched:
