@@ -472,11 +472,7 @@ class Gateway:
         """One in the background: the agent hears of it at its next heartbeat."""
         text = self._redact(f"the command {command.name} ({one_line(command.line, 200)}): {command.state()}")
         log.info("%s", text)
-        self._beside(self._note(text), f"note-{command.name}")
-
-    async def _note(self, text: str) -> None:
-        await self._ledger.beats.add_note(text, self.agent)
-        self.heartbeat.note_added()
+        self._beside(self._ledger.beats.add_note(text, self.agent), f"note-{command.name}")
 
     def _cancel_children(self, run_id: str) -> None:
         """In the background: the receivers may be slow."""

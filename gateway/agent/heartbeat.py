@@ -94,7 +94,7 @@ class Heartbeat:
         self._on_change = on_change
         self._clock = clock
         self._poke = asyncio.Event()
-        self._asked = False
+        self._asked = self._asked_meanwhile = False
         self._run_id: str | None = None
         self._seen: dict[str, str] = {}
         self._failures = 0
@@ -189,6 +189,9 @@ class Heartbeat:
         """A beat's run has ended; `ok`: it said that nothing needs attention."""
         if run.run_id == self._run_id:
             self._run_id = None
+        if self._asked_meanwhile:
+            self._asked_meanwhile = False
+            self.note_added()
         seen = self._seen.pop(run.run_id, "")
         code = ending.error.code if ending.error else ""
         if ending.state is RunState.SUCCEEDED:
@@ -196,6 +199,8 @@ class Heartbeat:
             outcome = "ok" if ok else "duplicate" if self.repeats(run, ending.text) else "alert"
         elif code == _NO_MONEY:
             outcome = f"skipped: budget ({ending.reason})"
+        elif ending.state is RunState.CANCELLED:
+            outcome = f"cancelled: {ending.reason}"
         else:
             self._failures += 1
             outcome = f"failed: {ending.reason or ending.state.value}"
@@ -216,6 +221,7 @@ class Heartbeat:
 
     async def _beat(self, asked: bool) -> None:
         if self._run_id is not None and asked:
+            self._asked_meanwhile = True  # the beat under way was made before: another follows it
             return
         seen = await asyncio.to_thread(self._fingerprint)
         gate = None if asked else await self._closed_gate(seen)

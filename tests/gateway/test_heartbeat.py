@@ -128,6 +128,26 @@ async def test_no_run_is_made_in_quiet_hours_when_busy_or_with_nothing_to_check(
     assert bench.heartbeat.status().next_at == bench.clock.now + EVERY
 
 
+async def test_beats_that_somebody_cancels_are_no_failures(bench: Bench) -> None:
+    for _ in range(PAUSE_AFTER):
+        bench.change()
+        assert await bench.pass_time(EVERY) == "beating"
+        await bench.finish(RunState.CANCELLED)
+    status = bench.heartbeat.status()
+    assert (status.state, status.failures, status.last_outcome) == ("scheduled", 0, "cancelled: why")
+
+
+async def test_a_note_that_comes_during_a_beat_is_told_right_after_it(bench: Bench) -> None:
+    assert await bench.pass_time(EVERY) == "beating"
+    await bench.ledger.beats.add_note("the licence server is down", "manager")
+    bench.heartbeat.note_added()
+    await bench.pass_time(1)
+    await bench.finish(RunState.SUCCEEDED)
+    assert await bench.pass_time(0) == "beating"
+    (run,) = await bench.ledger.claim(1, 1)
+    assert "the licence server is down" in run.message
+
+
 async def test_it_pauses_after_repeated_failure_and_at_once_without_money_or_key(bench: Bench) -> None:
     for _ in range(PAUSE_AFTER):
         assert bench.heartbeat.status().state != "paused"

@@ -99,6 +99,7 @@ class TestBackground:
         query = "SELECT text FROM notes WHERE text LIKE '%exit code 7%'"
         wait_until(lambda: webster.gateway.sql(query))
         assert "(sleep 0.5; exit 7): exit code 7 after" in webster.gateway.sql(query)[0][0]
+        assert webster.gateway.sql("SELECT count(*) FROM runs WHERE source = 'heartbeat'") == [(0,)]
 
     def test_it_is_killed(self, webster: Hands) -> None:
         mark = f"6{time.time_ns() % 10**9}"
