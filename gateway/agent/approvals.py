@@ -14,10 +14,12 @@ from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun
 from protocols.approvals import Approval
 from protocols.runs import one_line
+from runtime.sqlite_writer import DiskFull
 
 log = logging.getLogger("approvals")
 
 _IDLE_SECONDS = 3600.0
+_RETRY_SECONDS = 5.0
 _SUBJECT_LINE = 300
 _SUBJECT_WHOLE = 16_000
 """Characters of what a call would do: in the question's one line, and below it where that shows too little."""
@@ -34,6 +36,7 @@ class Approvals:
         expires_after: Callable[[], float],
         on_change: Callable[[Approval], None],
         clock: Callable[[], float] = time.time,
+        retry_seconds: float = _RETRY_SECONDS,
     ) -> None:
         """`expires_after()`: seconds a question stays open; then the answer is no."""
         self._store = store
@@ -41,6 +44,7 @@ class Approvals:
         self._expires_after = expires_after
         self._on_change = on_change
         self._clock = clock
+        self._retry_seconds = retry_seconds
         self._waiting: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
 
@@ -110,7 +114,13 @@ class Approvals:
         """Expire questions at their time, until cancelled."""
         while True:
             self._wake.clear()
-            for approval in await self._store.expire():
+            try:
+                expired = await self._store.expire()
+            except (DiskFull, OSError) as error:
+                log.error("questions are looked at again in %.0f s: %s", self._retry_seconds, error)
+                await asyncio.sleep(self._retry_seconds)
+                continue
+            for approval in expired:
                 log.warning("%s: nobody answered in time, so the answer is no", approval.question)
                 self._tell(approval)
             times = [a.expires_at for a in self.list() if a.expires_at is not None]
