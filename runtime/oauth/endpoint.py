@@ -86,7 +86,10 @@ def _post(url: str, form: dict[str, str]) -> dict[str, Any]:
 
 
 def _refusal(url: str, error: urllib.error.HTTPError) -> OAuthError:
-    """RFC 6749 has a word in `error`; OpenAI has an object there, with `code` and `message`."""
+    """RFC 6749 has a word in `error`; OpenAI has an object there, with `code` and `message`.
+
+    Without either it is not the authorization server that says no, but something on the way to it.
+    """
     try:
         answer = json.loads(error.read(_LONGEST))
     except (ValueError, OSError, http.client.HTTPException):
@@ -96,8 +99,9 @@ def _refusal(url: str, error: urllib.error.HTTPError) -> OAuthError:
         code, said = inner.get("code") or inner.get("type"), inner.get("message")
     else:
         code, said = inner, answer.get("error_description") if isinstance(answer, dict) else None
+    final = bool(code) and error.code in (400, 401, 403)
     code = str(code or f"HTTP {error.code}")
     message = f"{code}: {str(said)[:300]}" if said else code
-    if error.code in (400, 401, 403):
+    if final:
         return Refused(code, message)
     return NoAnswer(f"{url}: HTTP {error.code}, {message}", maybe_spent=error.code not in (404, 408, 429, 503))
