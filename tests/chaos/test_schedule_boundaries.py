@@ -10,9 +10,8 @@ from collections.abc import Callable
 import pytest
 
 from protocols.runs import RunState
-from tests.chaos.test_boundaries import DyingGateway
+from tests.chaos.deaths import DyingGateway
 from tests.conftest import ClusterHome
-from tests.gateway.process import GatewayProcess
 
 REACHED = 4
 """Commits from the start on: the due time's, and the first of its run."""
@@ -29,34 +28,33 @@ def put(home: ClusterHome, number: int) -> None:
         )
 
 
+def runs_of(gateway: DyingGateway, session: str) -> list[str]:
+    return [row[0] for row in gateway.sql("SELECT id FROM runs WHERE session_key = ?", session)]
+
+
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_at_any_commit_of_a_due_time_changes_nothing(make_home: Callable[..., ClusterHome], when: str) -> None:
     home = make_home("webster")
-    first = GatewayProcess(home)
-    first.start()
-    first.kill()
-    for number in range(1, REACHED + 1):
-        put(home, number)
-        gateway = DyingGateway(home, "webster")
-        gateway.number, gateway.when = number, when
-        try:
+    gateway = DyingGateway(home)
+    try:
+        gateway.start()
+        for number in range(1, REACHED + 1):
+            gateway.kill()
+            put(home, number)
+            gateway.arm(number, when)
             gateway.spawn()
             assert gateway.process is not None
             gateway.process.wait(30)
-            gateway.number = 0
+            gateway.disarm()
             gateway.start()
-            until = time.monotonic() + 20
-            session = f"cron:sch-{number}"
-            while not (rows := gateway.sql("SELECT id FROM runs WHERE session_key = ?", session)):
-                assert time.monotonic() < until
-                time.sleep(0.02)
-            assert len(rows) == 1
-            assert gateway.result(rows[0][0]).state is RunState.SUCCEEDED
+            gateway.until(lambda session=f"cron:sch-{number}": runs_of(gateway, session))
+            (made,) = runs_of(gateway, f"cron:sch-{number}")
+            assert gateway.end_of(made).state is RunState.SUCCEEDED
             ((next_at, last_run),) = gateway.sql(
                 "SELECT next_at, last_run_id FROM schedules WHERE id = ?", f"sch-{number}"
             )
             assert next_at > time.time()
-            assert last_run == rows[0][0]
-        finally:
-            gateway.close()
-    assert [GatewayProcess(home).notes().count(f"tide {n}") for n in range(1, REACHED + 1)] == [1] * REACHED
+            assert last_run == made
+    finally:
+        gateway.close()
+    assert [gateway.notes().count(f"tide {n}") for n in range(1, REACHED + 1)] == [1] * REACHED

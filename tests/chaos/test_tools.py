@@ -10,7 +10,7 @@ import pytest
 from gateway.agent.sessions import INTERRUPTED
 from protocols.runs import RunState
 from runtime.confine import landlock_abi
-from tests.chaos.test_boundaries import MOST, DyingGateway, live_through
+from tests.chaos.deaths import GEMINI, DyingGateway, die_at_each_commit
 from tests.conftest import ClusterHome
 from tests.gateway.obeying import SHELL, obedient_model, obey
 
@@ -19,31 +19,29 @@ from tests.gateway.obeying import SHELL, obedient_model, obey
 @pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock, so there is no exec")
 def test_a_kill_at_any_commit_repeats_no_edit_and_no_command(make_home: Callable[..., ClusterHome]) -> None:
     home = make_home("webster")
-    reached = 0
+    workspace = home.home.workspace("webster")
+    gateway = DyingGateway(home, "webster", *GEMINI)
+
+    def story(number: int) -> None:
+        name = f"file{number}.txt"
+        calls = [
+            ("write_file", {"path": name, "content": "first\n"}),
+            ("edit_file", {"path": name, "old": "first\n", "new": "first\nadded\n"}),
+            ("exec", {"command": f"echo run >> ran{number}.txt"}),
+        ]
+        run = gateway.end_of(gateway.delegate(json.dumps(calls), idempotency_key=f"key-{number}"))
+        assert (run.state, run.text) == (RunState.SUCCEEDED, "done"), run
+        assert (workspace / name).read_text() == "first\nadded\n"
+        ran = workspace / f"ran{number}.txt"
+        times = ran.read_text().count("run") if ran.exists() else 0
+        rows = gateway.sql("SELECT output FROM steps WHERE run_id = ? AND name = 'exec'", run.run_id)
+        assert times == 1 or (times == 0 and rows == [(INTERRUPTED,)]), rows
+
     with obedient_model() as server:
         obey(home, server, "webster", allow=SHELL)
-        for number in range(1, MOST):
-            gateway = DyingGateway(home, "webster")
-            gateway.number, gateway.when = number, "before"  # what was done is not yet written down
-            name = f"file{number}.txt"
-            calls = [
-                ("write_file", {"path": name, "content": "first\n"}),
-                ("edit_file", {"path": name, "old": "first\n", "new": "first\nadded\n"}),
-                ("exec", {"command": f"echo run >> ran{number}.txt"}),
-            ]
-            try:
-                run, died = live_through(gateway, json.dumps(calls), f"key-{number}")
-                rows = gateway.sql("SELECT output FROM steps WHERE run_id = ? AND name = 'exec'", run.run_id)
-            finally:
-                gateway.close()
-            assert (run.state, run.text) == (RunState.SUCCEEDED, "done"), run
-            workspace = home.home.workspace("webster")
-            assert (workspace / name).read_text() == "first\nadded\n"
-            ran = workspace / f"ran{number}.txt"
-            times = ran.read_text().count("run") if ran.exists() else 0
-            assert times == 1 or (times == 0 and rows == [(INTERRUPTED,)]), rows
-            if not died:
-                break
-            reached = number
-    print(f"\nkilled before each of {reached} commits")
-    assert reached >= 9
+        try:
+            deaths = die_at_each_commit(gateway, "before", story)  # what was done is not yet written down
+        finally:
+            gateway.close()
+    print(f"\nkilled before each of {deaths} commits")
+    assert deaths >= 9

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from protocols.runs import RunState
+from tests.chaos.deaths import GEMINI, DyingGateway, die_at_each_commit
 from tests.conftest import ClusterHome
 from tests.e2e.models import ModelProcess, use_models
 from tests.gateway.process import running
@@ -68,25 +69,20 @@ def test_a_bare_id_is_refused_with_the_form(make_home: MakeHome, serve: Serve) -
         assert gateway.sql("SELECT count(*) FROM effects WHERE kind = 'message'") == [(0,)]
 
 
-def test_killed_after_it_was_written_the_message_stands_once(make_home: MakeHome, serve: Serve) -> None:
-    from tests.chaos.test_boundaries import DyingGateway
-
+def test_a_kill_after_any_commit_leaves_the_message_standing_once(make_home: MakeHome, serve: Serve) -> None:
     reply = Reply(calls=[Call("message", {"to": TARGET, "text": "once"})], match=Match(tool_result=False), times=0)
     server = serve(reply, Reply(text="Said.", times=0))
-    home = make_home("manager")
+    home = make_home("webster")
     use_models(home, server)
-    for number in (4, 5, 6):
-        gateway = DyingGateway(home, "manager")
-        gateway.number = number
-        try:
-            gateway.start()
-            run_id = gateway.delegate("Say it.", deliver=False, idempotency_key=f"k{number}")
-            assert gateway.process is not None
-            gateway.process.wait(30)
-            gateway.number = 0
-            gateway.start()
-            assert gateway.result(run_id).state is RunState.SUCCEEDED
-            rows = gateway.sql("SELECT state FROM effects WHERE kind = 'message' AND run_id = ?", run_id)
-            assert rows == [("dead",)]
-        finally:
-            gateway.close()
+    gateway = DyingGateway(home, "webster", *GEMINI)
+
+    def story(number: int) -> None:
+        run = gateway.end_of(gateway.delegate("Say it.", deliver=False, idempotency_key=f"k{number}"))
+        assert run.state is RunState.SUCCEEDED
+        rows = gateway.sql("SELECT state FROM effects WHERE kind = 'message' AND run_id = ?", run.run_id)
+        assert rows == [("dead",)]
+
+    try:
+        assert die_at_each_commit(gateway, "after", story) >= 8
+    finally:
+        gateway.close()
