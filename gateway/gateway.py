@@ -146,6 +146,9 @@ class Gateway:
         self._logs.publish_to(self.announcer.log_line)
         stack.callback(self._logs.publish_to, None)
         await self._listen(stack)
+        for run_id, why in self._reader.to_cancel():
+            await self.runner.cancel(run_id, why)
+            self._cancel_children(run_id)
         if recovered or lost:
             log.warning("after a restart: %d run(s) go on, %d given up as lost", recovered, len(lost))
         await stack.enter_async_context(self._background())
@@ -462,7 +465,7 @@ class Gateway:
         self.outbox.wake()
         if ending.state is not RunState.SUCCEEDED:
             await self.commands.end_run(run.run_id, f"its run {ending.state.value}")
-        await self.approvals.run_ended(run.run_id)
+        self.approvals.run_ended(run.run_id)
         for merged_id in ending.merged:
             self.announcer.run_changed(merged_id)
         if run.source.value == "heartbeat":

@@ -34,17 +34,17 @@ class Acceptance:
 
     async def __call__(self, new: NewRun) -> tuple[str, RunState, bool]:
         """(its id, its state, is it new), once it is on disk. The same caller and key get the first run back."""
-        run_id, state, fresh = await self._ledger.accept(new)
+        interrupts = new.people and self._steer() == "interrupt"
+        run_id, state, fresh = await self._ledger.accept(new, interrupts=interrupts)
         if fresh:
-            if new.people and self._steer() == "interrupt":
-                await self._interrupt(new)
+            if interrupts:
+                await self._interrupt(new.session_key)
             self._on_accept(new)
             self._runner.accepted(held=new.held, deadline=new.deadline)
         return run_id, state, fresh
 
-    async def _interrupt(self, new: NewRun) -> None:
+    async def _interrupt(self, session_key: str) -> None:
         """A person's newer message ends what is under way in its session."""
-        for run in self._reader.current():
-            if run.session_key == new.session_key and run.run_id != new.run_id:
-                await self._runner.cancel(run.run_id, f"interrupted by {new.run_id}, a newer message")
-                self._cancel_children(run.run_id)
+        for run_id, why in self._reader.to_cancel(session_key):
+            await self._runner.cancel(run_id, why)
+            self._cancel_children(run_id)

@@ -105,9 +105,9 @@ class Approvals:
         self._tell(approval)
         return approval
 
-    async def run_ended(self, run_id: str) -> None:
-        """Nobody needs to answer for a run that is over."""
-        for approval in await self._store.close_for_run(run_id, "the run has ended"):
+    def run_ended(self, run_id: str) -> None:
+        """Say which questions were closed with a run that is over."""
+        for approval in self._reader.closed_with(run_id):
             self._tell(approval)
 
     async def serve(self) -> None:

@@ -8,6 +8,7 @@ short or longer than what it replaces is thrown away and the history kept.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -141,10 +142,12 @@ class Compactor:
             log.warning("nothing was kept in memory before the summary: %s", error)
             return
         await self._save_aside(run, answer)
-        for position, call in enumerate(answer.message.tool_calls):
+        for call in answer.message.tool_calls:
             if call.name != tool.spec.name:
                 continue
-            context = ToolContext(run, f"{run.session_key}/flush-{upto}-{position}", _no_park)
+            # Asked again after a crash, the model may keep other notes in another order: each is its own key.
+            noted = hashlib.sha256(msgspec.json.encode(call.arguments, order="sorted")).hexdigest()[:16]
+            context = ToolContext(run, f"{run.session_key}/flush-{upto}-{noted}", _no_park)
             try:
                 await tool.call(context, call.arguments)
             except ToolError as error:

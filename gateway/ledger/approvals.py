@@ -9,6 +9,9 @@ from protocols.approvals import Approval
 from protocols.errors import ProtocolError
 from runtime.sqlite_writer import SqliteWriter
 
+RUN_ENDED = "the run has ended"
+"""Why a question was closed that nobody need answer any more."""
+
 COLUMNS = (
     "id, run_id, tool, question, detail, state, revision, created_at, expires_at, answered_at, answered_by, reason"
 )
@@ -58,6 +61,8 @@ class ApprovalStore:
             if before.state != "pending":
                 who = f" by {before.answered_by}" if before.answered_by else ""
                 return ProtocolError(409, "already_answered", f"{approval_id} was already {before.state}{who}")
+            if before.expires_at is not None and before.expires_at <= now:
+                return ProtocolError(409, "expired", f"{approval_id} has expired, so the answer is no")
             if before.revision != revision:
                 return ProtocolError(
                     409,
@@ -77,30 +82,32 @@ class ApprovalStore:
             raise result
         return result
 
-    async def close_for_run(self, run_id: str, reason: str) -> list[Approval]:
-        """A run has ended: what it still asked needs no answer any more."""
-        return await self._close("run_id = ?", (run_id,), "expired", reason)
-
     async def expire(self) -> list[Approval]:
         """Questions that nobody answered in time: the answer is no."""
-        return await self._close("expires_at <= ?", (self._clock(),), "expired", "nobody answered in time")
-
-    async def _close(self, where: str, values: tuple[object, ...], state: str, reason: str) -> list[Approval]:
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> list[Approval]:
-            ids = [r[0] for r in db.execute(f"SELECT id FROM approvals WHERE state = 'pending' AND {where}", values)]
-            closed = []
+            due = "SELECT id FROM approvals WHERE state = 'pending' AND expires_at <= ?"
+            ids = [row[0] for row in db.execute(due, (now,))]
             for approval_id in ids:
                 db.execute(
-                    "UPDATE approvals SET state = ?, revision = revision + 1, answered_at = ?, reason = ? WHERE id = ?",
-                    (state, now, reason, approval_id),
+                    "UPDATE approvals SET state = 'expired', revision = revision + 1, answered_at = ?,"
+                    " reason = 'nobody answered in time' WHERE id = ?",
+                    (now, approval_id),
                 )
-                row = db.execute(f"SELECT {COLUMNS} FROM approvals WHERE id = ?", (approval_id,)).fetchone()
-                closed.append(as_approval(row, self._agent))
-            return closed
+            rows = [db.execute(f"SELECT {COLUMNS} FROM approvals WHERE id = ?", (i,)).fetchone() for i in ids]
+            return [as_approval(row, self._agent) for row in rows]
 
         return await self._writer.submit(operation)
+
+
+def close_questions(db: sqlite3.Connection, run_id: str, now: float) -> None:
+    """In the transaction that ends a run: what it still asked needs no answer any more."""
+    db.execute(
+        "UPDATE approvals SET state = 'expired', revision = revision + 1, answered_at = ?, reason = ?"
+        " WHERE run_id = ? AND state = 'pending'",
+        (now, RUN_ENDED, run_id),
+    )
 
 
 def as_approval(row: tuple[object, ...] | sqlite3.Row, agent: str) -> Approval:

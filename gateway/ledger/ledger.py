@@ -15,7 +15,7 @@ from typing import TypeVar
 import msgspec
 
 from gateway.ledger import schema
-from gateway.ledger.approvals import ApprovalStore
+from gateway.ledger.approvals import ApprovalStore, close_questions
 from gateway.ledger.beats import BeatStore
 from gateway.ledger.children import ChildStore
 from gateway.ledger.effects import EffectStore, add_effect, answer_of, report_of
@@ -64,12 +64,21 @@ class Ledger:
     def close(self) -> None:
         self.writer.close()
 
-    async def accept(self, new: NewRun) -> tuple[str, RunState, bool]:
-        """Store a run; (its id, its state, whether it is new). The same caller and key get the first run back."""
+    async def accept(self, new: NewRun, *, interrupts: bool = False) -> tuple[str, RunState, bool]:
+        """Store a run; (its id, its state, whether it is new). The same caller and key get the first run back.
+
+        With `interrupts` what is under way in its session is marked to be cancelled: `Reader.to_cancel`.
+        """
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> tuple[str, RunState, bool]:
             if insert_run(db, new, now):
+                if interrupts:
+                    db.execute(
+                        "UPDATE runs SET cancel_requested = 1, reason = ? WHERE session_key = ?"
+                        " AND (state IN ('running', 'waiting') OR state = 'queued' AND attempts > 0)",
+                        (f"interrupted by {new.run_id}, a newer message", new.session_key),
+                    )
                 return new.run_id, RunState.QUEUED, True
             row = db.execute(
                 "SELECT id, state FROM runs WHERE caller = ? AND idempotency_key = ?", (new.caller, new.idempotency_key)
@@ -96,8 +105,8 @@ class Ledger:
                     " AND (people = 1 OR ?) AND NOT EXISTS (SELECT 1 FROM runs AS o"
                     "  WHERE o.state IN ('running', 'waiting') AND o.merged_into IS NULL"
                     "   AND o.session_key = r.session_key)"
-                    " AND NOT EXISTS (SELECT 1 FROM runs AS o WHERE o.state = 'queued' AND o.attempts > 0"
-                    "  AND o.session_key = r.session_key AND o.id <> r.id)"
+                    " AND (r.attempts > 0 OR NOT EXISTS (SELECT 1 FROM runs AS o WHERE o.state = 'queued'"
+                    "  AND o.attempts > 0 AND o.session_key = r.session_key))"
                     " ORDER BY attempts = 0, priority, seq LIMIT 1",
                     (others < places_for_others,),
                 ).fetchone()
@@ -194,7 +203,8 @@ class Ledger:
         await self.writer.submit(
             lambda db: (
                 db.execute(
-                    "UPDATE runs SET state = ?, reason = ?, stalled = 0 WHERE id = ? AND state = ?",
+                    "UPDATE runs SET state = ?, reason = CASE WHEN cancel_requested THEN reason ELSE ? END, stalled = 0"
+                    " WHERE id = ? AND state = ?",
                     (after.value, reason, run_id, before.value),
                 ).rowcount
             )
@@ -213,7 +223,10 @@ class Ledger:
         )
 
     async def recover(self) -> tuple[int, list[str]]:
-        """After a start: runs that were under way go back to the queue. (how many, the ids given up as lost)."""
+        """After a start: runs that were under way go back to the queue. (how many, the ids given up as lost).
+
+        Those that were to be cancelled are still to be: `Reader.to_cancel`.
+        """
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> tuple[int, list[str]]:
@@ -224,9 +237,7 @@ class Ledger:
             ).fetchall()
             lost: list[str] = []
             for run_id, stalled, cancelled, reason, progress_at in rows:
-                if cancelled:
-                    _finish(db, run_id, _told(db, run_id, RunState.CANCELLED, reason), now)
-                elif stalled >= MAX_STALLED and now - progress_at >= STALLED_SECONDS:
+                if not cancelled and stalled >= MAX_STALLED and now - progress_at >= STALLED_SECONDS:
                     lost.append(run_id)
                     minutes = (now - progress_at) / 60
                     reason = (
@@ -234,7 +245,8 @@ class Ledger:
                     )
                     _finish(db, run_id, _told(db, run_id, RunState.LOST, reason), now)
                 else:
-                    db.execute("UPDATE runs SET state = 'queued', reason = 'interrupted' WHERE id = ?", (run_id,))
+                    why = reason if cancelled else "interrupted"
+                    db.execute("UPDATE runs SET state = 'queued', reason = ? WHERE id = ?", (why, run_id))
             return len(rows) - len(lost), lost
 
         return await self.writer.submit(operation)
@@ -377,6 +389,7 @@ def _finish(db: sqlite3.Connection, run_id: str, ending: Ending, now: float) -> 
             "UPDATE children SET state = ?, text = ?, error = ? WHERE run_id = ?",
             (ending.state.value, ending.text, ending.reason or None, run_id),
         )
+        close_questions(db, run_id, now)
         for effect in ending.effects:
             add_effect(db, run_id, effect, now)
         _finish_merged(db, run_id, ending, now)

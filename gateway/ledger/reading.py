@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.ledger.approvals import COLUMNS, as_approval
+from gateway.ledger.approvals import COLUMNS, RUN_ENDED, as_approval
 from gateway.ledger.children import ChildReader
 from gateway.ledger.conversations import ConversationReader
 from gateway.ledger.letters import LetterReader
@@ -241,6 +241,17 @@ class Reader:
         ).fetchall()
         return [_claimed(row) for row in rows]
 
+    def to_cancel(self, session_key: str | None = None) -> list[tuple[str, str]]:
+        """(run id, why) of runs that are marked to be cancelled and are not over: of one session, or of all."""
+        own = "" if session_key is None else " AND session_key = ?1"
+        rows = self._db.execute(
+            f"SELECT id, reason FROM runs WHERE state IN ('running', 'waiting') AND cancel_requested = 1{own}"
+            f" UNION ALL SELECT id, reason FROM runs WHERE state = 'queued' AND attempts > 0"
+            f" AND cancel_requested = 1{own}",
+            () if session_key is None else (session_key,),
+        ).fetchall()
+        return [(r["id"], r["reason"]) for r in rows]
+
     def children(self, run_id: str) -> list[ChildRun]:
         return [self._child(c) for c in self._rows("children", "parent_run_id", run_id, "created_at")]
 
@@ -261,6 +272,14 @@ class Reader:
     def approval(self, approval_id: str) -> Approval | None:
         row = self._db.execute(f"SELECT {COLUMNS} FROM approvals WHERE id = ?", (approval_id,)).fetchone()
         return as_approval(row, self._agent) if row else None
+
+    def closed_with(self, run_id: str) -> list[Approval]:
+        """The questions that were still open when their run ended."""
+        rows = self._db.execute(
+            f"SELECT {COLUMNS} FROM approvals WHERE run_id = ? AND state = 'expired' AND reason = ?",
+            (run_id, RUN_ENDED),
+        )
+        return [as_approval(row, self._agent) for row in rows]
 
     def pending_approvals(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM approvals WHERE state = 'pending'").fetchone()
