@@ -49,10 +49,12 @@ _CALLS: dict[str, dict[str, int]] = {
     "x86_64": {
         "arch": 0xC000003E, "capset": 126, "socket": 41, "socketpair": 53, "prlimit64": 302, "truncate": 76,
         "io_uring_setup": 425, "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298,
+        "setpriority": 141, "ioprio_set": 251, "sched_setparam": 142, "sched_setscheduler": 144, "sched_setattr": 314,
     },
     "aarch64": {
         "arch": 0xC00000B7, "capset": 91, "socket": 198, "socketpair": 199, "prlimit64": 261, "truncate": 45,
         "io_uring_setup": 425, "add_key": 217, "request_key": 218, "keyctl": 219, "bpf": 280, "perf_event_open": 241,
+        "setpriority": 140, "ioprio_set": 30, "sched_setparam": 118, "sched_setscheduler": 119, "sched_setattr": 274,
     },
 }  # fmt: skip
 _FORBIDDEN = ("io_uring_setup", "add_key", "request_key", "keyctl", "bpf", "perf_event_open")
@@ -147,9 +149,12 @@ def _filter_calls(abi: int, families: tuple[int, ...]) -> None:
     program += _when(calls["socket"], [(0x20, 0, 0, 16), *body, (0x06, 0, 0, _ERRNO | errno.EACCES)])
     datagram = [(0x20, 0, 0, 24), (0x54, 0, 0, 0xF), (0x15, 0, 1, _SOCK_DGRAM), (0x06, 0, 0, _ERRNO | errno.EACCES)]
     program += _when(calls["socketpair"], [*datagram, (0x06, 0, 0, _ALLOW)])
-    # Limits of other processes: one could be given a CPU limit of nothing.
+    # Limits and priorities of other processes: one could be given a CPU limit of nothing, or no turn at all.
     own = [(0x20, 0, 0, 16), (0x15, 0, 1, 0), (0x06, 0, 0, _ALLOW), (0x06, 0, 0, _ERRNO | errno.EPERM)]
-    program += _when(calls["prlimit64"], own)
+    for name in ("prlimit64", "sched_setparam", "sched_setscheduler", "sched_setattr"):
+        program += _when(calls[name], own)
+    for name, user in (("setpriority", 2), ("ioprio_set", 3)):  # (whose, which of them, ...); nobody's of all a user's
+        program += _when(calls[name], [(0x20, 0, 0, 16), (0x15, 3, 0, user), (0x20, 0, 0, 24), *own[1:]])
     program.append((0x06, 0, 0, _ALLOW))
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
     header = struct.pack("@HP", len(program), ctypes.addressof(code))
