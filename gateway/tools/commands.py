@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.agent.tool import ToolError
+from gateway.tools.scratch import remove_folder
 from runtime.config_shell import ShellTable
 from runtime.sandbox import Sandbox
 
@@ -181,7 +181,7 @@ class Commands:
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._count = 0
         self.configure(sandbox, table, workspace)
-        shutil.rmtree(scratch, ignore_errors=True)
+        remove_folder(scratch)
 
     def configure(self, sandbox: Sandbox, table: ShellTable, workspace: Path) -> None:
         """For commands that start from now on."""
@@ -212,9 +212,9 @@ class Commands:
             await starting
             await self.stop(command, "it was cancelled")
             raise
-        except OSError as error:
+        except (OSError, ValueError) as error:
             del self._known[command.name]
-            raise ToolError(f"no command can be started: {error.strerror or error}") from None
+            raise ToolError(f"no command can be started: {getattr(error, 'strerror', None) or error}") from None
         self._forget()
         return command
 
@@ -238,7 +238,7 @@ class Commands:
         for watcher in list(self._watchers.values()):
             watcher.cancel()
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
-        await asyncio.to_thread(shutil.rmtree, self._scratch, ignore_errors=True)
+        await asyncio.to_thread(remove_folder, self._scratch)
 
     async def _spawn(self, command: Command, folder: int | None, stdin: bool) -> None:
         scratch = self._scratch / command.name
@@ -273,7 +273,7 @@ class Commands:
             self._watchers.pop(command.name, None)
             if command.alone and not command.stopped:
                 self._on_end(command)
-            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+            await asyncio.to_thread(remove_folder, scratch)
 
     def _forget(self) -> None:
         """Keep the newest of those that ended."""
