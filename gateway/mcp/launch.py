@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -71,6 +72,8 @@ class Launcher:
         env = sandbox.environment(self._environ, scratch, **given, **table.env)
         env.update(self.secrets(name, table))
         command = [str(Path(table.command[0]).expanduser()), *table.command[1:]]
+        if shutil.which(command[0], path=env["PATH"]) is None and not (cwd / command[0]).is_file():
+            raise LaunchError(f"there is no program {command[0]!r} ([mcp.{name}] command)")
         readable = [str(path) for path in (cwd, tools) if path.is_dir() and not self._is_private(path)]
         argv = sandbox.command(command, scratch=scratch, read=readable, limits=False)
         return Launch(argv=argv, env=env, cwd=str(cwd))

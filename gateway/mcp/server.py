@@ -293,8 +293,6 @@ class McpServer:
             return str(error)
         if self._why:
             return self._why
-        if isinstance(error, FileNotFoundError):
-            return f"the program {self.table.command[0]!r} is not there"
         said = f"; it said: {self._stderr[-1]}" if self._stderr else ""
         if isinstance(error, TimeoutError):
             return f"it did not answer within {CONNECT_SECONDS:.0f} s{said}"

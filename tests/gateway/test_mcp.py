@@ -207,7 +207,7 @@ class TestLife:
         status = server(webster.gateway, "broken")
         assert "no licence found; set LICENCE_FILE" in status.reason
         wait_until(lambda: server(webster.gateway, "nowhere").state == "failed")
-        assert server(webster.gateway, "nowhere").reason
+        assert "no program '/no/such/program'" in server(webster.gateway, "nowhere").reason
         assert webster.gateway.raw("GET", "/ready")[0] == 200, "the agent can work without it"
         wait_until(lambda: server(webster.gateway, "broken").starts > 1)
 
