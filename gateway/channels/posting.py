@@ -122,9 +122,16 @@ class Poster:
                 if heard.id not in taken and (heard.nonce == row.nonce or heard.text.strip() == row.text.strip()):
                     return await self._adopt(row, str(heard.place.target), heard.id)
             if len(page) < _PAGE:
+                if not page and after is None:
+                    await self._readable(to)
                 return None
             after = page[-1].id
         raise FateUnknown(f"it may stand in {to} already; {_PAGES * _PAGE} messages since then do not hold it")
+
+    async def _readable(self, to: Target) -> None:
+        """Nothing since then may also mean that nothing may be read: Discord shows an empty history then."""
+        if not await self._channel.history(to, limit=1):
+            raise FateUnknown(f"it may stand in {to} already, of which no history is shown")
 
     async def _adopt(self, row: StoredPost, place: str, message_id: str) -> StoredPost:
         await self._store.posted(row.key, row.index, place, message_id, row.text, final=False)

@@ -61,6 +61,8 @@ class MemoryChannel:
         self.shown: list[tuple[str, str]] = []
         self.is_ready = True
         self.refuses_direct: set[Target] = set()
+        self.blind = False
+        """The bot may not read a history, and is shown an empty one."""
         self.hidden: set[Target] = set()
         """Channels the bot may not see or write."""
         self._faults: dict[str, list[Fault]] = {}
@@ -186,7 +188,7 @@ class MemoryChannel:
         self._begin("history")
         if place in self.hidden:
             raise Refusal("no_access", f"{place} cannot be read")
-        there = [m for m in self.messages if m.place == self._place(place)]
+        there = [m for m in self.messages if m.place == self._place(place) and not self.blind]
         there = [m for m in there if (after is None or int(m.id) > int(after)) and (since is None or m.at > since)]
         return [self.heard(m) for m in (there[-limit:] if after is None and since is None else there[:limit])]
 

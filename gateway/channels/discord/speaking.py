@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.channels.discord.client import BotClient
 
 UPLOAD_SECONDS = 90.0
-ARCHIVED, HAS_THREAD = 50083, 160004
+ARCHIVED, NO_REPLYING, HAS_THREAD = 50083, 160002, 160004
 THREAD_MINUTES: Literal[1440] = 1440
 """A thread is archived after a day of silence; a message opens it again."""
 NAME_LIMIT = 100
@@ -56,8 +56,6 @@ class Speaker:
                 message_id=int(post.reply_to), channel_id=channel.id, fail_if_not_exists=False
             )
             more["mention_author"] = False
-        if post.files:
-            more["files"] = [discord.File(io.BytesIO(file.data), filename=file.name) for file in post.files]
         if post.buttons:
             more["view"] = _view(post.buttons)
         async with Asking(f"sending to {to}", seconds, once=True):
@@ -149,6 +147,11 @@ class Speaker:
                 raise
         await self._client.http.edit_channel(int(place.id), archived=False)
         return await act()
+
+
+def _files(post: Post) -> list[discord.File]:
+    """Each request needs its own: it closes them."""
+    return [discord.File(io.BytesIO(file.data), filename=file.name) for file in post.files]
 
 
 def _view(buttons: Sequence[Button]) -> discord.ui.View:

@@ -127,6 +127,7 @@ class TestOnce:
         with pytest.raises(Uncertain):
             await desk.deliver("one")
         desk.now += 3600
+        desk.channel.say(ROOM, ANN, "anybody there?")
         await desk.deliver("one")
         assert desk.channel.texts(ROOM) == ["one"]
 
@@ -137,6 +138,16 @@ class TestOnce:
         desk.now += 3600
         desk.channel.fail("history", Refusal("no_access", "not readable"))
         with pytest.raises(FateUnknown, match="may stand in"):
+            await desk.deliver("one")
+        assert desk.channel.texts(ROOM) == ["one"]
+
+    async def test_likewise_where_a_history_is_shown_as_empty(self, desk: Desk) -> None:
+        desk.channel.fail("send", Uncertain("no answer came"), when="after")
+        with pytest.raises(Uncertain):
+            await desk.deliver("one")
+        desk.now += 3600
+        desk.channel.blind = True
+        with pytest.raises(FateUnknown, match="no history is shown"):
             await desk.deliver("one")
         assert desk.channel.texts(ROOM) == ["one"]
 
