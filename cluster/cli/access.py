@@ -57,6 +57,9 @@ def set_secret(call: Invocation, owner: str, name: str | None) -> None:
       atomizer secrets set google < key.txt
       atomizer secrets set webster discord
     """
+    from cluster.discord.tokens import holders
+    from runtime.discord_token import SECRET as DISCORD
+    from runtime.discord_token import clean_token
     from runtime.secrets import API_KEY, PROVIDERS, SERVICES, TOKEN, Secrets
 
     cluster = call.cluster
@@ -83,6 +86,15 @@ def set_secret(call: Invocation, owner: str, name: str | None) -> None:
         value = getpass.getpass(f"{owner}/{name} (not shown): ", stream=sys.stderr)
     else:
         value = sys.stdin.read(65536)
+    if owner in cluster.agents and name == DISCORD and value.strip():
+        value = clean_token(value)
+        if others := [agent for agent in holders(store, value, cluster.agents) if agent != owner]:
+            raise CommandFailure(
+                f"that is the token of {others[0]}, and both would answer every message; make a bot of its own "
+                f"for {owner} in the developer portal and store that one's token; nothing was changed",
+                exits.REFUSED,
+                "token_taken",
+            )
     store.set(owner, name, value)
     reloaded, failed = reload_gateways(call)
     lines = [f"stored {owner}/{name}" + (f"; {len(reloaded)} running agents have read it" if reloaded else "")]

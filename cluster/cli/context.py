@@ -180,7 +180,7 @@ def classify(error: AtomizerError) -> tuple[int, str]:
         return exits.USAGE, "bad_agent"
     if kind == "FoundationError":
         return exits.CONFIG, "file"
-    words = {"ConfigError": "bad_config", "HomeError": "no_home", "SecretError": "no_secret"}
+    words = {"ConfigError": "bad_config", "HomeError": "no_home", "SecretError": "no_secret", "TokenError": "bad_token"}
     if kind in words:
         return exits.CONFIG, words[kind]
     return exits.FAILED, "failed"
