@@ -15,7 +15,11 @@ from protocols.text import printable, printable_json, printable_row
 
 HOSTILE = "\x1b]0;PWNED\x07 \x1b[2J\x9b31m\x7f\u202egpj.exe\u2066\u200f\x00\x08\x85"
 TEXTS = st.text(
-    st.sampled_from('ab\\"/ußé🚀\n\t\r\x00\x07\x08\x0c\x1b\x7f\x80\x85\x9b\x9f\u061c\u200e\u2028\u202e\u2066\u2069'),
+    st.sampled_from(
+        'ab\\"/ußé🚀\n\t\r\x00\x07\x08\x0c\x1b\x7f\x80\x85\x9b\x9f\u061c\u200e\u2028\u202e\u2066\u2069'
+        "\xad\u115f\u1160\u180e\u200b\u200d\u2060\u206f\u3164\ufe0f\ufeff\uffa0\ufff9\ufffb\ufffd"
+        "\U0001d172\U0001d173\U0001d17a\U000e0001\U000e007f\U000e0100"
+    ),
     max_size=30,
 )
 
@@ -34,6 +38,8 @@ def steers(text: str, kept: str = "\n\t") -> list[str]:
         ("two\r\nlines\tand a tab", "two\nlines\tand a tab"),
         ("over\rwritten", "over␍written"),
         ("Grüße 🚀 ├─ µm", "Grüße 🚀 ├─ µm"),
+        ("notes\u200b.md \U000e0041", "notes<U+200B>.md <U+E0041>"),
+        ("👩\u200d🔧 ❤\ufe0f", "👩\u200d🔧 ❤\ufe0f"),
     ],
 )
 def test_what_is_shown(text: str, shown: str) -> None:
