@@ -16,7 +16,7 @@ from gateway.agent.failure import BudgetExceeded
 from gateway.ledger.records import ClaimedRun
 from gateway.ledger.spending import Spending
 from gateway.models.bounds import Bound
-from gateway.models.provider import Answer, ErrorKind, ProviderError, Request, Reset, TextDelta
+from gateway.models.provider import Answer, ErrorKind, ProviderError, Request, Reset, Spent, TextDelta
 from protocols.errors import AtomizerError
 from protocols.runs import RunSource
 from protocols.status import BudgetScope, BudgetStatus
@@ -145,7 +145,7 @@ class Budget:
             raise ProviderError(ErrorKind.QUOTA, f"over budget: {refused.message}")
         return id
 
-    async def settle(self, id: str, answer: Answer) -> None:
+    async def settle(self, id: str, answer: Answer | Spent) -> None:
         """Write what the answer cost in place of what was reserved for it. Never fails: the answer is paid for."""
         tokens = answer.usage.input_tokens + answer.usage.output_tokens
         unpriced = tokens if answer.cost_usd is None else 0
@@ -300,6 +300,11 @@ class BudgetedModels:
                         await budget.settle(held, item)
                         held = None
                     yield item
+        except ProviderError as error:
+            if error.spent is not None and held is not None:
+                await budget.settle(held, error.spent)
+                held = None
+            raise
         finally:
             if held is not None:
                 await budget.release(held)

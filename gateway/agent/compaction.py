@@ -169,9 +169,14 @@ class Compactor:
             tools=request.tools if len(request.tools) == 1 else [],
             thinking="off",
         )
-        async for item in self._models.stream(asked, model=run.options.model):
-            if isinstance(item, Answer):
-                return item
+        try:
+            async for item in self._models.stream(asked, model=run.options.model):
+                if isinstance(item, Answer):
+                    return item
+        except ProviderError as error:
+            if (spent := error.spent) is not None:
+                await self._ledger.steps.save_side_answer(run, spent.model, spent.usage, spent.cost_usd, str(error))
+            raise
         return Answer(Message("assistant", []), Usage(), "end", "")
 
 

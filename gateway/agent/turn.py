@@ -186,7 +186,20 @@ class Turn:
             raise LimitReached(f"the run has cost ${self._cost:.2f}, its limit is ${most:.2f} ([limits] max_cost_usd)")
 
     async def _stream(self, request: Request) -> Answer:
-        """Ask once; deltas are gathered and published a few times a second."""
+        """Ask once, and count what was used even if no answer comes of it."""
+        started = self._clock()
+        try:
+            return await self._listen(request)
+        except ProviderError as error:
+            if (spent := error.spent) is not None:
+                await self._ledger.steps.save_empty_answer(
+                    self._run, spent.model, spent.usage, spent.cost_usd, started_at=started
+                )
+                self._cost += spent.cost_usd or 0.0
+            raise
+
+    async def _listen(self, request: Request) -> Answer:
+        """The answer; its deltas are gathered and published a few times a second."""
         answer: Answer | None = None
         pending, reset, last = "", self._previewed, 0.0
         async for item in self._models.stream(request, model=self._run.options.model):

@@ -209,9 +209,9 @@ class Reader:
         return int(count)
 
     def answer_count(self, run_id: str) -> int:
-        """Model answers of the run so far."""
+        """Model answers of the run's conversation so far."""
         (count,) = self._db.execute(
-            "SELECT count(*) FROM steps WHERE run_id = ? AND kind = 'model'", (run_id,)
+            "SELECT count(*) FROM steps WHERE run_id = ? AND kind = 'model' AND state = 'done'", (run_id,)
         ).fetchone()
         return int(count)
 

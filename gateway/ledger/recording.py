@@ -24,7 +24,9 @@ def read_recording(db: sqlite3.Connection, agent: str, run: Run) -> Recording:
     begin = summarised["upto_seq"] if summarised else 0
     before = _messages(db, run.session_key, begin, first - 1)[-HISTORY_MESSAGES:]
     steps = db.execute(
-        "SELECT name, prompt_hash, volatile FROM steps WHERE run_id = ? AND kind = 'model' ORDER BY idx", (run.run_id,)
+        "SELECT name, prompt_hash, volatile FROM steps WHERE run_id = ? AND kind = 'model' AND state = 'done'"
+        " ORDER BY idx",
+        (run.run_id,),
     ).fetchall()
     hashes = {step["prompt_hash"] for step in steps if step["prompt_hash"]}
     prompts = {

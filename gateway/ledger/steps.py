@@ -89,7 +89,7 @@ class StepStore:
     async def save_empty_answer(
         self, run: ClaimedRun, model: str, usage: Usage, cost_usd: float | None, *, started_at: float
     ) -> None:
-        """Count an answer that says nothing: it was paid for, and no conversation can hold it."""
+        """Count what a call used that brought nothing a conversation can hold: it was paid for."""
         now = self._clock()
         await self._write(
             run, lambda db: _aside(db, run, "model", "failed", model, usage, cost_usd, "", started_at, now)

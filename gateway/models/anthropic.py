@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from gateway.models.anthropic_wire import NAME, to_answer, to_params
+from gateway.models.anthropic_wire import NAME, to_answer, to_params, usage_of
 from gateway.models.catalogue import Catalogue
 from gateway.models.client import SdkProvider
 from gateway.models.failures import of_anthropic, retry_after
@@ -48,6 +48,7 @@ class AnthropicProvider(SdkProvider):
         """Deltas, then one Answer; raises ProviderError."""
         params = to_params(request, self._catalogue.find(f"{NAME}/{request.model}"))
         reading = False
+        counted: dict[str, Any] = {}
         try:
             client = await self._open()
             async with self._within(CONNECT_SECONDS + self._patience), contextlib.AsyncExitStack() as stack:
@@ -64,12 +65,16 @@ class AnthropicProvider(SdkProvider):
                         break
                     if event.type == "text" and event.text:
                         yield TextDelta(event.text)
+                    elif event.type == "message_start":
+                        counted = event.message.usage.to_dict(mode="json", warnings=False)
+                    elif event.type == "message_delta":
+                        counted["output_tokens"] = event.usage.output_tokens
                     finished = finished or event.type == "message_stop"
                 if not finished:
                     raise ProviderError(ErrorKind.NETWORK, "the stream ended before the answer did")
                 message = events.current_message_snapshot.to_dict(mode="json", warnings=False)
         except Exception as error:  # the SDK lets its transport's and its decoder's own errors through
-            raise self._explain(error, request.model, reading) from None
+            raise self._explain(error, request.model, reading, lambda: usage_of(counted) if counted else None) from None
         yield to_answer(message, self._answered(request.model, message.get("model")))
 
     def _make(self, sdk: Any) -> Any:

@@ -129,7 +129,7 @@ def to_answer(message: dict[str, Any], model: str) -> Answer:
     sendable = [block for block in content if not (block["type"] == "text" and not block["text"].strip())]
     if any(block["type"] not in _THOUGHTS for block in sendable):
         blocks.append(Native(provider=NAME, data={"role": "assistant", "content": sendable}))
-    return Answer(message=Message("assistant", blocks), usage=_usage(message["usage"]), stop=stop, model=model)
+    return Answer(message=Message("assistant", blocks), usage=usage_of(message["usage"]), stop=stop, model=model)
 
 
 def _refusal(details: dict[str, Any]) -> str:
@@ -138,7 +138,7 @@ def _refusal(details: dict[str, Any]) -> str:
     return f"[declined by {NAME}{told}] {details.get('explanation') or ''}".rstrip()
 
 
-def _usage(usage: dict[str, Any]) -> Usage:
+def usage_of(usage: dict[str, Any]) -> Usage:
     """Anthropic counts cached input apart; here `input_tokens` counts everything."""
     read = usage.get("cache_read_input_tokens") or 0
     written = usage.get("cache_creation_input_tokens") or 0

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 from gateway.models.catalogue import Catalogue
 from gateway.models.provider import ErrorKind, ProviderError
 from gateway.models.sdk import load_sdk
+from protocols.runs import Usage
 from runtime.secrets import Redactor
 
 
@@ -82,8 +83,18 @@ class SdkProvider:
         except TimeoutError:
             raise ProviderError(ErrorKind.NETWORK, f"{self._base_url}: no answer for {seconds:g} s") from None
 
-    def _explain(self, error: Exception, model: str, reading: bool) -> ProviderError:
-        """What went wrong, classified; `reading`: the answer had begun. SDKs let errors of other packages through."""
+    def _explain(
+        self, error: Exception, model: str, reading: bool, used: Callable[[], Usage | None] = lambda: None
+    ) -> ProviderError:
+        """What went wrong, classified. SDKs let errors of other packages through.
+
+        `reading`: the answer had begun; `used()`: what of it the provider had counted.
+        """
+        told = self._classify(error, model, reading)
+        told.usage = used()
+        return told
+
+    def _classify(self, error: Exception, model: str, reading: bool) -> ProviderError:
         name = f"{self.name}/{model}"
         if isinstance(error, ProviderError):
             error.model = name

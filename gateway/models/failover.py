@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 import msgspec
 
 from gateway.models.provider import Answer, ErrorKind, Provider, ProviderError, Request, Reset, TextDelta
+from protocols.runs import Usage
 
 ATTEMPTS = 4
 """Calls to one model, the first included, before the next model is asked."""
@@ -117,6 +118,7 @@ class Failover:
         """
         failures: list[ProviderError] = []
         delivered = False
+        lost: list[tuple[str, Usage]] = []
         for model in self._in_order(chain, failures):
             for attempt in range(ATTEMPTS):
                 if delivered:
@@ -129,11 +131,15 @@ class Failover:
                             delivered = True
                             if isinstance(item, Answer):
                                 self._marks.clear(model)
+                                item = msgspec.structs.replace(item, lost=tuple(lost))
                             yield item
                     return
                 except ProviderError as error:
                     error.model = model
+                    if error.usage is not None:
+                        lost.append((model, error.usage))
                     if error.kind in _FINAL:
+                        error.lost = tuple(lost)
                         raise
                     failures.append(error)
                 delay = self._delay(failures[-1], attempt)
@@ -141,7 +147,9 @@ class Failover:
                     break
                 await self._sleep(delay)
             self._marks.note(model, failures[-1], self._clock())
-        raise _most_telling(failures)
+        told = _most_telling(failures)
+        told.lost = tuple(lost)
+        raise told
 
     def _in_order(self, chain: Sequence[Candidate], failures: list[ProviderError]) -> list[str]:
         """The models to ask: in their order, but those that were merely unreachable a moment ago last.

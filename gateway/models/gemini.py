@@ -70,7 +70,7 @@ class GeminiProvider(SdkProvider):
                     yield TextDelta(text)
             answer = gathering.finish(self._answered(request.model, gathering.model))
         except Exception as error:  # the SDK lets its transport's and its decoder's own errors through
-            raise self._explain(error, request.model, reading) from None
+            raise self._explain(error, request.model, reading, gathering.used) from None
         finally:
             if chunks is not None:
                 await chunks.aclose()

@@ -213,6 +213,10 @@ class Gathering:
             blocks.append(Native(provider=NAME, data={"role": "model", "parts": self._parts}))
         return Answer(message=Message("assistant", blocks), usage=self._count(), stop=stop, model=model)
 
+    def used(self) -> Usage | None:
+        """What the chunks so far have said of it; None: nothing."""
+        return self._count() if self._usage else None
+
     def _count(self) -> Usage:
         """Gemini counts cached input in the prompt, and thoughts beside the answer though they are billed with it."""
         count = self._usage.get

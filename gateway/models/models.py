@@ -7,7 +7,7 @@ import contextlib
 import datetime
 import random as dice
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -21,9 +21,10 @@ from gateway.models.offline import MODELS as OFFLINE_MODELS
 from gateway.models.openai import OpenAIProvider
 from gateway.models.pictures import ask_with_pictures, without_pictures
 from gateway.models.prices import Prices
-from gateway.models.provider import Answer, ErrorKind, Provider, Request, Reset, TextDelta
+from gateway.models.provider import Answer, ErrorKind, Provider, ProviderError, Request, Reset, Spent, TextDelta
 from protocols.control import ModelChanged
 from protocols.errors import ProtocolError
+from protocols.runs import Usage
 from protocols.status import ModelChoice, ModelStatus
 from runtime.config import Cluster, ConfigError, Instance, split_model
 from runtime.home import explain_os_error
@@ -192,14 +193,36 @@ class Models:
 
     async def _answers(self, request: Request, model: str | None) -> AsyncGenerator[TextDelta | Reset | Answer, None]:
         chain = [self._candidate(name) for name in self._names(model)]
-        async with contextlib.aclosing(self._failover.stream(chain, request)) as items:
-            async for item in items:
-                if isinstance(item, Answer):
-                    self._last_used = item.model
-                    if item.cost_usd is None:
-                        cost = await self._prices.cost(item.model, item.usage)
-                        item = msgspec.structs.replace(item, cost_usd=cost)
-                yield item
+        try:
+            async with contextlib.aclosing(self._failover.stream(chain, request)) as items:
+                async for item in items:
+                    if isinstance(item, Answer):
+                        self._last_used = item.model
+                        item = await self._priced(item)
+                    yield item
+        except ProviderError as error:
+            if error.lost:
+                error.spent = await self._spent(error.lost)
+            raise
+
+    async def _priced(self, answer: Answer) -> Answer:
+        """The answer with its cost, and with what the calls before it used that were cut off."""
+        cost, usage = answer.cost_usd, answer.usage
+        if cost is None:
+            cost = await self._prices.cost(answer.model, usage)
+        if answer.lost:
+            before = await self._spent(answer.lost)
+            usage = usage.plus(before.usage)
+            cost = None if cost is None or before.cost_usd is None else cost + before.cost_usd
+        return msgspec.structs.replace(answer, cost_usd=cost, usage=usage, lost=())
+
+    async def _spent(self, lost: Sequence[tuple[str, Usage]]) -> Spent:
+        total, cost = Usage(), 0.0
+        unknown = False
+        for model, usage in lost:
+            price = await self._prices.cost(model, usage)
+            total, cost, unknown = total.plus(usage), cost + (price or 0.0), unknown or price is None
+        return Spent(lost[-1][0], total, None if unknown else cost)
 
     def _names(self, model: str | None) -> list[str]:
         """Those that may answer, in order: a run's own choice alone, else the active one and its fallbacks."""

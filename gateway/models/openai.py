@@ -96,7 +96,8 @@ class OpenAIProvider(SdkProvider):
                     yield TextDelta(text)
             answer = gathering.finish(self._answered(request.model, gathering.model))
         except Exception as error:  # the SDK lets its transport's and its decoder's own errors through
-            raise self._explain(error, request.model, reading) from None
+            used = (lambda: None) if self._account else gathering.used
+            raise self._explain(error, request.model, reading, used) from None
         finally:
             if events is not None:
                 await events.close()

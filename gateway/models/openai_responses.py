@@ -125,10 +125,16 @@ class Gathering:
                 self._end = event["response"]
                 self.model = self._end.get("model") or self.model
             case "response.failed":
+                self._end = event.get("response") or {}
                 raise _failure((event.get("response") or {}).get("error") or {})
             case "error":
                 raise _failure(event.get("error") or event)
         return ""
+
+    def used(self) -> Usage | None:
+        """What the server has counted; None: it has said nothing of it."""
+        counted = (self._end or {}).get("usage")
+        return _usage(counted) if counted else None
 
     def finish(self, model: str) -> Answer:
         """The whole answer of `model`, as `provider/model`; raises ProviderError if it is none."""

@@ -152,6 +152,10 @@ class Gathering:
         call.name = call.name or function.get("name") or ""
         call.arguments += function.get("arguments") or ""
 
+    def used(self) -> Usage | None:
+        """What the server has counted; None: it has said nothing of it."""
+        return _usage(self._usage) if self._usage else None
+
     def finish(self, model: str) -> Answer:
         """The whole answer of `model`, as `provider/model`; raises ProviderError if it is none."""
         if not self._finish:

@@ -128,6 +128,8 @@ class Answer(msgspec.Struct, frozen=True):
     model: str
     """`provider/model` as it answered."""
     cost_usd: float | None = None
+    lost: tuple[tuple[str, Usage], ...] = ()
+    """What calls before it used, by `provider/model`, that were cut off; whoever prices the answer adds them to it."""
 
 
 class ErrorKind(StrEnum):
@@ -157,8 +159,25 @@ class ErrorKind(StrEnum):
         return self in (ErrorKind.RATE, ErrorKind.OVERLOAD, ErrorKind.NETWORK)
 
 
+class Spent(msgspec.Struct, frozen=True):
+    """What calls used that brought no answer: cut off, or not to be read."""
+
+    model: str
+    """`provider/model` of the last of them."""
+    usage: Usage
+    cost_usd: float | None = None
+    """None: the price of one of them is not known."""
+
+
 class ProviderError(AtomizerError):
     """A failed model call, classified. `retry_after` is in seconds, if the provider said."""
+
+    usage: Usage | None = None
+    """What the provider had counted when the call failed; it is paid for."""
+    lost: tuple[tuple[str, Usage], ...] = ()
+    """What all the calls used that were tried before this was final, by `provider/model`."""
+    spent: Spent | None = None
+    """The same with its price."""
 
     def __init__(self, kind: ErrorKind, message: str, *, retry_after: float | None = None, model: str = "") -> None:
         super().__init__(message)

@@ -16,7 +16,7 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, NewRun
 from gateway.models.provider import Message, Text, ToolCall, ToolResult, ToolSpec
-from protocols.runs import RunSource, new_run_id
+from protocols.runs import RunSource, Usage, new_run_id
 
 
 class _Died(BaseException):
@@ -125,3 +125,10 @@ async def test_a_refused_call_is_still_refused_when_the_process_died_while_writi
     assert isinstance(result, ToolResult)
     assert result.is_error
     assert "not permitted (deny write(x))" in result.content
+
+
+async def test_a_call_of_a_model_that_failed_does_not_shift_the_keys_of_the_calls_after_it(bench: Bench) -> None:
+    """A key is made of the answer's number: told otherwise after a restart, a call would be made twice."""
+    run = await bench.run()
+    await bench.ledger.steps.save_empty_answer(run, "anthropic/x", Usage(input_tokens=5), None, started_at=0.0)
+    assert (bench.reader.answer_count(run.run_id), bench.reader.step_count(run.run_id)) == (0, 1)

@@ -167,6 +167,35 @@ def test_an_answer_of_nothing_fails_the_run_and_is_counted_as_what_it_cost(make_
         assert run.cost_usd is not None
 
 
+def test_what_was_cut_off_is_counted_with_the_answer_that_followed_or_by_itself(
+    make_home: MakeHome, serve: Serve
+) -> None:
+    home = make_home("manager")
+    cut = Fault(breaks="cut", after=1)
+    use_models(
+        home,
+        serve(
+            Reply(text="half of it, and then nothing", fault=cut),
+            Reply(text="all of it"),
+            Reply(text="half of it, and then nothing", fault=cut),
+            Reply(fault=Fault(status=400, message="no", type="invalid_request_error"), times=0),
+        ),
+    )
+    with running(home, "manager") as (gateway,):
+        run = gateway.result(gateway.delegate("say it all"))
+        assert (run.state, run.text) == (RunState.SUCCEEDED, "all of it")
+        (step,) = run.steps
+        once = Tokens()
+        assert step.usage is not None
+        assert step.usage.input_tokens == 2 * (once.input + once.cache_read + once.cache_write)
+        failed = gateway.result(gateway.delegate("say it again"))
+        assert [(s.kind, s.state) for s in failed.steps] == [("model", "failed")]
+        assert failed.usage.input_tokens * 2 == run.usage.input_tokens
+        assert failed.cost_usd is not None
+        used = run.usage.plus(failed.usage)
+        assert gateway.status().budget.agent.spent_tokens == used.input_tokens + used.output_tokens
+
+
 def test_cancel_takes_effect_within_a_second_in_the_middle_of_a_stream(make_home: MakeHome, serve: Serve) -> None:
     server = serve(Reply(text="never to end " * 20, fault=Fault(breaks="stall", after=3)))
     home = make_home(GEMINI)
