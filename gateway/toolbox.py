@@ -69,7 +69,7 @@ def build_tools(
     permissions: Permissions,
 ) -> dict[str, Tool]:
     """Name -> tool, in a fixed order (so that a provider's prompt cache holds)."""
-    roots = Roots(config.workspace, home.shared, agent)
+    roots = Roots(config.workspace, home.shared, agent, home.run / "locks")
     every: list[Tool] = [
         MemorySearch(memory),
         MemoryWrite(memory, ledger),

@@ -21,6 +21,8 @@ from runtime.sharing import refusal
 MAX_FILE = 2_000_000
 """Bytes of the largest file that is read or written."""
 _LOCK_SECONDS = 5.0
+_LOCKS = 64
+"""Lock files; folders share them."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -40,7 +42,9 @@ class Roots:
     that is put there in between does not lead out, it fails.
     """
 
-    def __init__(self, workspace: Path, shared: Path, agent: str) -> None:
+    def __init__(self, workspace: Path, shared: Path, agent: str, locks: Path) -> None:
+        """`locks` is a folder that all agents of the host share and no command reaches."""
+        self._locks = locks
         self._workspace = workspace
         self._shared = shared
         self._agent = agent
@@ -92,8 +96,10 @@ class Roots:
         """A descriptor of the folder that `place` is in; with `lock`, for one change at a time by whoever it is."""
         with self._open_folder(place, place.inside.parts[:-1], make) as handle:
             if lock:
-                _lock(handle, place)
-            yield handle
+                with self._lock(handle, place):
+                    yield handle
+            else:
+                yield handle
 
     @contextlib.contextmanager
     def _open_folder(self, place: Place, parts: tuple[str, ...], make: bool) -> Iterator[int]:
@@ -103,6 +109,30 @@ class Roots:
             raise _explain(error, place) from None
         try:
             yield handle
+        finally:
+            os.close(handle)
+
+    @contextlib.contextmanager
+    def _lock(self, folder: int, place: Place) -> Iterator[None]:
+        """Not the folder itself is locked: whoever may read it could hold that, for as long as it likes."""
+        about = os.fstat(folder)
+        path = self._locks / f"folder-{(about.st_dev + about.st_ino) % _LOCKS}.lock"
+        try:
+            self._locks.mkdir(parents=True, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _explain(error, place) from None
+        try:
+            until = time.monotonic() + _LOCK_SECONDS
+            while True:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise ToolError(f"somebody else is changing the folder of {place.shown!r}; try again") from None
+                    time.sleep(0.02)
+            yield
         finally:
             os.close(handle)
 
@@ -158,18 +188,6 @@ def replace_in(folder: int, place: Place, data: bytes) -> bool:
     except OSError as error:
         raise _explain(error, place) from None
     return mode is None
-
-
-def _lock(folder: int, place: Place) -> None:
-    until = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > until:
-                raise ToolError(f"somebody else is changing the folder of {place.shown!r}; try again") from None
-            time.sleep(0.02)
 
 
 def _explain(error: OSError, place: Place) -> ToolError:
