@@ -37,6 +37,8 @@ CATCH_UP_SECONDS = 24 * 3600.0
 """What was said longer ago is not answered any more."""
 THREAD_SECONDS = 30 * 24 * 3600.0
 """A thread in which nothing was said for so long is forgotten."""
+PATIENCE = 5.0
+"""Seconds a message waits for the connection to stand; then it is taken in without its surroundings."""
 _SEEN = 200
 _RETRY_SECONDS = (1.0, 2.0, 5.0, 10.0, 30.0)
 
@@ -88,6 +90,7 @@ class Intake:
         )
         self._lanes = Lanes(self._settle, self._catch_up)
         self._was_connected = False
+        self._stands = asyncio.Event()
         self._reading = asyncio.Semaphore(2)
 
     # -- the listener ------------------------------------------------------------------------------------------
@@ -113,6 +116,7 @@ class Intake:
         self._on_command(command)
 
     def connected(self, gap: bool) -> None:
+        self._stands.set()
         first, self._was_connected = not self._was_connected, True
         if not gap and not first:
             for lane in self._lanes:
@@ -147,11 +151,23 @@ class Intake:
         if isinstance(event, Change):
             await self._insist(lane, lambda: self._change(lane, event))
             return
+        if not self._channel.ready:
+            await self._wait_for_connection()
+            if lane.behind:  # what was missed is older
+                self._lanes.put_back(lane, event)
+                return
         await self._take(lane, event)
         if not lane.behind and self._channel.ready:
             self._last.advance(event.place, event.id)
         else:
             lane.held = event
+
+    async def _wait_for_connection(self) -> None:
+        """A connection brings messages before it stands; then nothing can be asked yet of what is around them."""
+        self._stands.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                await self._stands.wait()
 
     async def _take(self, lane: Lane, heard: Heard) -> None:
         if heard.id in lane.seen:

@@ -92,6 +92,11 @@ class Lanes:
             log.warning("%s: too much at once; the rest is read from its history", lane.target)
             self.fall_behind(lane)
 
+    def put_back(self, lane: Lane, event: Heard | Change) -> None:
+        """It is not its turn yet."""
+        self._waiting += 1
+        lane.queue.appendleft(event)
+
     def fall_behind(self, lane: Lane) -> None:
         lane.behind, lane.due, lane.failures = True, 0.0, 0
         lane.wake.set()

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gateway.channels import intake as intake_module
@@ -492,6 +492,65 @@ class TestCatchingUp:
             await world.settle()
         assert world.channel.calls == []
 
+    async def test_what_a_new_connection_brings_early_does_not_hide_what_was_missed(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(intake_module, "PATIENCE", 0.01)
+        async with world.listening():
+            world.intake.connected(gap=True)
+            world.say(FREE, ANN, "before")
+            await world.settle()
+            world.channel.is_ready = False
+            world.say(FREE, ANN, "missed", hear=False)
+            world.say(FREE, ANN, "early")
+            await world.settle()
+            world.channel.is_ready = True
+            world.intake.connected(gap=True)
+            await world.settle()
+        assert world.texts == ["before", "early", "missed"]
+
+    async def test_what_a_resumed_connection_replays_is_settled(self, world: World) -> None:
+        async with world.listening():
+            world.intake.connected(gap=True)
+            await world.settle()
+            world.channel.is_ready = False
+            world.say(ROOM, BOB, "the load is 40 N", hear=False)
+            said = world.say(ROOM, ANN, "@me right?")
+            await asyncio.sleep(0)
+            world.channel.is_ready = True
+            world.intake.connected(gap=False)
+            await world.settle()
+        assert f'"id":"{said.id}"' in world.reader.posts.marks("heard/discord/")[ROOM.id]
+        assert "40 N" in world.accepted[0].options.context, "it waited until the history could be read"
+
+    async def test_what_was_missed_comes_before_what_a_new_connection_brought_early(self, world: World) -> None:
+        async with world.listening():
+            world.intake.connected(gap=True)
+            world.say(FREE, ANN, "before")
+            await world.settle()
+            world.channel.is_ready = False
+            world.say(FREE, ANN, "missed", hear=False)
+            world.say(FREE, ANN, "early")
+            await asyncio.sleep(0)
+            world.channel.is_ready = True
+            world.intake.connected(gap=True)
+            await world.settle()
+        assert world.texts == ["before", "missed", "early"]
+
+    async def test_a_replay_that_is_not_followed_by_a_connection_still_settles_with_the_next(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(intake_module, "PATIENCE", 0.01)
+        async with world.listening():
+            world.intake.connected(gap=True)
+            await world.settle()
+            world.channel.is_ready = False
+            said = world.say(FREE, ANN, "replayed")
+            await world.settle()
+            world.channel.is_ready = True
+            world.intake.connected(gap=False)
+        assert f'"id":"{said.id}"' in world.reader.posts.marks("heard/discord/")[FREE.id]
+
     async def test_a_lost_connection_while_reading_up_is_waited_out(self, world: World) -> None:
         async with world.listening():
             world.say(FREE, ANN, "before")
@@ -549,9 +608,13 @@ class TestFullDisk:
 
 
 _ids = itertools.count()
-_EVENTS = ("say", "say", "hear", "hear", "repeat", "drop", "early", "connect", "resume", "settle", "kill", "fault")
+_EVENTS = (
+    *("say", "say", "hear", "hear", "repeat", "drop", "early", "early"),
+    *("connect", "resume", "settle", "pause", "kill", "fault"),
+)
 
 
+@example([(event, 0) for event in ("say", "hear", "drop", "say", "say", "early", "pause", "connect")])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.sampled_from(_EVENTS), st.integers(0, 30)), max_size=40))
 async def test_any_order_of_live_repeats_and_catching_up_gives_each_message_one_run(
@@ -596,10 +659,13 @@ async def test_any_order_of_live_repeats_and_catching_up_gives_each_message_one_
                 world.channel.fail("history", Unreachable("500"))
             case "settle" if world.channel.is_ready:
                 await world.settle()
+            case "pause" if busy := [lane.task for lane in world.intake._lanes if lane.task is not None]:
+                await asyncio.wait(busy, timeout=0.05)
 
     try:
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(intake_module, "_RETRY_SECONDS", (0.001,))
+            patched.setattr(intake_module, "PATIENCE", 0.005)
             todo = [("connect", 0), ("settle", 0), *events, ("kill", 0), ("connect", 0), ("settle", 0)]
             while todo:
                 async with world.listening():
