@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -31,8 +31,18 @@ class Bound(msgspec.Struct, frozen=True):
     """0 if every price is known."""
 
 
-async def upper_bound(models: Sequence[str], request: Request, catalogue: Catalogue, prices: Prices) -> Bound | None:
-    """None if the call costs nothing: only offline models would answer."""
+async def upper_bound(
+    models: Sequence[str],
+    request: Request,
+    catalogue: Catalogue,
+    prices: Prices,
+    *,
+    by_plan: Callable[[str], bool] = lambda model: False,
+) -> Bound | None:
+    """None if the call costs nothing: only offline models would answer.
+
+    `by_plan(model)`: an account's plan pays, so that its tokens count and have no price.
+    """
     paid = [model for model in models if model.partition("/")[0] != FREE]
     if not paid:
         return None
@@ -42,11 +52,13 @@ async def upper_bound(models: Sequence[str], request: Request, catalogue: Catalo
         known = catalogue.find(model)
         answered = min(request.max_output_tokens, (known.max_output if known else None) or request.max_output_tokens)
         tokens = sent + answered
+        most = max(most, tokens)
+        if by_plan(model):
+            continue
         plain = await prices.cost(model, Usage(input_tokens=sent, output_tokens=answered))
         written = await prices.cost(
             model, Usage(input_tokens=sent, output_tokens=answered, cache_write_tokens=sent)
         )  # writing to a provider's cache costs more than reading without it
-        most = max(most, tokens)
         if plain is None:
             unpriced = max(unpriced, tokens)
         else:

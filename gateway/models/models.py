@@ -29,6 +29,7 @@ from protocols.status import ModelChoice, ModelStatus
 from runtime.config import Cluster, ConfigError, Instance, split_model
 from runtime.home import explain_os_error
 from runtime.overrides import OverridesBusy, change_overrides
+from runtime.oauth.settings import OAuthError
 from runtime.secrets import Secrets
 
 DEFAULT_WINDOW = 200_000
@@ -99,7 +100,7 @@ class Models:
 
     async def bound(self, request: Request, *, model: str | None = None) -> Bound | None:
         """What `stream` with the same arguments may use at most; None if it costs nothing."""
-        return await upper_bound(self._names(model), request, self._catalogue, self._prices)
+        return await upper_bound(self._names(model), request, self._catalogue, self._prices, by_plan=self._paid_by_plan)
 
     def context_window(self) -> int:
         """Tokens the active model can read and write in one conversation."""
@@ -274,6 +275,12 @@ class Models:
         where = account.settings.base_url if account is not None else table.base_url
         signed_in = account.settings.client_id if account is not None else None
         return self._credentials.key(provider), where, table.api_version, table.api, signed_in
+
+    def _paid_by_plan(self, model: str) -> bool:
+        try:
+            return self._credentials.account(model.partition("/")[0]) is not None
+        except OAuthError:
+            return False  # wrong settings: the model is not asked at all
 
     def _provider(self, model: str) -> Provider:
         """The provider of `model`, opened on first use."""

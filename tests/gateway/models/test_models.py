@@ -17,6 +17,7 @@ from protocols.errors import ProtocolError
 from runtime import config
 from runtime.config import load_cluster, load_instance, load_overrides, save_overrides
 from runtime.home import Home
+from runtime.oauth.credential import Credential, CredentialFile
 from runtime.secrets import Secrets
 from tests.gateway.models.conftest import ask, collect
 from tests.standins.models import KEY, Fault, Match, ModelServer, Reply, Tokens
@@ -345,3 +346,18 @@ def test_choices_list_what_cannot_be_used_with_the_reason(house: House) -> None:
     assert choices["offline/retrieval"].available
     assert choices["anthropic/claude-sonnet-4-5"].retires == "2026-11-30"
     assert list(choices)[:2] == [CLAUDE, GEMINI]
+
+
+async def test_what_a_plan_pays_for_reserves_tokens_and_no_dollars(house: House) -> None:
+    house.primary, house.fallbacks = "openai/gpt-5.5", []
+    models = house.open()
+    CredentialFile(house.home, "openai").write(
+        Credential("at-1", "rt-1", obtained_at=house.now, expires_at=house.now + 3600)
+    )
+    by_plan = await models.bound(ask())
+    assert by_plan is not None
+    assert (by_plan.usd, by_plan.unpriced_tokens, by_plan.tokens > 0) == (0.0, 0, True)
+    house.keys("openai")
+    by_key = await models.bound(ask())
+    assert by_key is not None
+    assert by_key.usd > 0
