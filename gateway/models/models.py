@@ -28,8 +28,8 @@ from protocols.runs import Usage
 from protocols.status import ModelChoice, ModelStatus
 from runtime.config import Cluster, ConfigError, Instance, split_model
 from runtime.home import explain_os_error
-from runtime.overrides import OverridesBusy, change_overrides
 from runtime.oauth.settings import OAuthError
+from runtime.overrides import OverridesBusy, change_overrides
 from runtime.secrets import Secrets
 
 DEFAULT_WINDOW = 200_000
