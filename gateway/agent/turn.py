@@ -28,6 +28,7 @@ from gateway.models.provider import (
     ProviderError,
     Request,
     Reset,
+    Stop,
     Text,
     TextDelta,
     whole_message,
@@ -36,6 +37,11 @@ from protocols.text import whole
 
 DELTA_SECONDS = 0.1
 """Streamed text is published at most so often."""
+
+_CUT: dict[Stop, str] = {
+    "max_tokens": "the answer reached [model] max_output_tokens",
+    "overflow": "the conversation filled the model's window",
+}
 
 
 class Finished(Exception):
@@ -146,7 +152,7 @@ class Turn:
             if error.kind is not ErrorKind.OVERFLOW or not await self._compact():
                 raise
             answer = await self._stream(self._question())
-        message = answer.message
+        message = _with_its_end(answer)
         if not message.content:
             await self._ledger.steps.save_empty_answer(
                 self._run, answer.model, answer.usage, answer.cost_usd, started_at=started
@@ -216,3 +222,11 @@ class Turn:
         if answer is None:
             raise LimitReached("the model's stream ended without an answer")
         return answer
+
+
+def _with_its_end(answer: Answer) -> Message:
+    """The answer's message. One that was cut off and calls nothing would pass for whole: it says so."""
+    message, why = answer.message, _CUT.get(answer.stop)
+    if why is None or message.tool_calls or not message.text:
+        return message
+    return Message("assistant", [*message.content, Text(f"\n\n[cut: {why}]")])

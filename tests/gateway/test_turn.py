@@ -167,6 +167,16 @@ def test_an_answer_of_nothing_fails_the_run_and_is_counted_as_what_it_cost(make_
         assert run.cost_usd is not None
 
 
+def test_an_answer_that_was_cut_at_its_limit_says_so(make_home: MakeHome, serve: Serve) -> None:
+    home = make_home("webster")
+    use_models(home, serve(Reply(text="The first half of", stop="MAX_TOKENS"), Reply(text="The rest.", times=0)))
+    with running(home, "webster") as (gateway,):
+        run = gateway.result(gateway.delegate("tell all", session_key="agent:webster:main"))
+        assert run.state is RunState.SUCCEEDED
+        assert run.text == "The first half of\n\n[cut: the answer reached [model] max_output_tokens]"
+        assert gateway.result(gateway.delegate("go on", session_key="agent:webster:main")).text == "The rest."
+
+
 def test_what_was_cut_off_is_counted_with_the_answer_that_followed_or_by_itself(
     make_home: MakeHome, serve: Serve
 ) -> None:
