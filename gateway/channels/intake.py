@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
+import msgspec
+
 from gateway.channels.attachments import Inbox
 from gateway.channels.channel import Channel, ChannelError, Command, Heard, Place, Refusal
 from gateway.channels.composing import key_of
@@ -27,6 +29,7 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from protocols.errors import StorageFull
 from protocols.targets import Target
+from protocols.text import whole
 from runtime.config_discord import Ears, InstanceDiscordTable
 
 log = logging.getLogger("hearing")
@@ -101,13 +104,14 @@ class Intake:
             log.debug("message %s is not heard: %s", message.id, why)
             return
         lane = self._lanes.of(place.target)
+        message = msgspec.structs.replace(message, text=whole(message.text))
         lane.place = place
         if self._last.get(place.target.id) is None:
             self._last.advance(place, before(message.id))
         self._lanes.put(lane, message)
 
     def edited(self, place: Target, message_id: str, text: str) -> None:
-        self._lanes.put(self._lanes.of(place), Change(message_id, text))
+        self._lanes.put(self._lanes.of(place), Change(message_id, whole(text)))
 
     def deleted(self, place: Target, message_id: str) -> None:
         self._lanes.put(self._lanes.of(place), Change(message_id, None))

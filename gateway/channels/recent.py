@@ -10,6 +10,7 @@ import msgspec
 from gateway.channels.channel import Heard
 from protocols.runs import one_line
 from protocols.targets import Target
+from protocols.text import whole
 
 MESSAGES = 120
 """Of one channel."""
@@ -93,5 +94,5 @@ def _short(text: str) -> str:
 
 def shown_name(name: str) -> str:
     """A person's or a file's name as a line of ours may hold it: outside text, which must not look like our own."""
-    plain = "".join(c if c.isprintable() and c not in "[]()" else " " for c in name)
+    plain = "".join(c if c.isprintable() and c not in "[]()" else " " for c in whole(name))
     return one_line(plain, 80) or "no name"

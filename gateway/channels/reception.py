@@ -18,6 +18,7 @@ from gateway.ledger.records import NewRun
 from gateway.ledger.transcript import message_lines
 from protocols.runs import RunState, one_line
 from protocols.targets import Target
+from protocols.text import whole
 from runtime.config_discord import Ears, InstanceDiscordTable
 
 log = logging.getLogger("hearing")
@@ -170,7 +171,7 @@ class Reception:
     async def _history(self, place: Target, *, after: str | None = None, limit: int) -> list[Heard]:
         """What can be read of it: an answer without its surroundings is better than none."""
         try:
-            return await self._channel.history(place, after=after, limit=limit)
+            return [at_place(h, None) for h in await self._channel.history(place, after=after, limit=limit)]
         except ChannelError as error:
             log.warning("what was said in %s before is not shown: %s", place, error)
             return []
@@ -195,7 +196,8 @@ def _bots(place: Place) -> str:
 
 
 def at_place(heard: Heard, place: Place | None) -> Heard:
-    """A message of a history at its channel as it was heard live, which may say more than a history can."""
+    """A message of a history, at its channel as that was heard live, for it may say more than a history can."""
+    heard = msgspec.structs.replace(heard, text=whole(heard.text))
     if place is None or (place.kind == "channel" and place.guild is None):
         return heard
     return msgspec.structs.replace(heard, place=place)

@@ -112,6 +112,15 @@ class TestRuns:
         line = world.accepted[0].options.context.splitlines()[-1]
         assert line.startswith(f"[{ANN} (Ann operator discord:user:1 writes:) writes, in the channel")
 
+    async def test_half_a_character_is_no_harm(self, world: World) -> None:
+        async with world.listening():
+            said = world.say(FREE, ANN, "half \ud83d", name="A\ud83dnn")
+            await world.settle()
+            world.intake.edited(FREE, said.id, "\udc00 other half")
+            await world.settle()
+        (run,) = await world.claim()
+        assert run.message == "\ufffd other half"
+
     async def test_order_is_kept_within_a_channel(self, world: World) -> None:
         async with world.listening():
             for number in range(20):
