@@ -127,7 +127,8 @@ class ApprovalsScreen(ConsoleScreen):
         agent = store.agents.get(asked.agent)
         title = f" ({agent.status.title})" if agent and agent.status else ""
         lines: list[Segments] = wrap(asked.question, width - 2, "bold", " ")
-        lines += [(), *wrap(asked.detail, width - 2, "", " ")] if asked.detail else []
+        # Behind a bar: an agent's own lines must not pass for the facts below them.
+        lines += [(), *wrap(asked.detail, width - 2, "", " | ")] if asked.detail else []
         lines.append(())
         lines += field("asked by", asked.agent + title, width)
         if agent and not agent.live:

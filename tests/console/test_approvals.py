@@ -38,6 +38,15 @@ async def looked(screen: ApprovalsScreen) -> None:
 
 
 class TestSeen:
+    async def test_no_line_of_an_agent_passes_for_a_fact_of_ours(self, fleet: Fleet) -> None:
+        fleet["webster"].ask("exec: make", "for: x\n\nmake\n tool        read_file\n\tasked by manager", tool="exec")
+        async with fleet.console() as (app, pilot):
+            await at_the_gates(app, pilot, 1)
+            lines = page(app).splitlines()
+            assert [line.split() for line in lines if line.startswith(" tool ")] == [["tool", "exec"]]
+            assert [line for line in lines if "read_file" in line] == [" |  tool        read_file"]
+            assert sum(line.lstrip().startswith("asked by") for line in lines) == 1
+
     async def test_a_new_question_is_counted_rung_for_and_shown_above_the_log(
         self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -80,7 +89,7 @@ class TestSeen:
             row = queue(app)
             assert all(told in row for told in ("webster", "4m", "2h", "exec: curl"))
             text = page(app)
-            shown = "".join(line.strip() for line in text.splitlines())
+            shown = "".join(line.removeprefix(" | ").strip() for line in text.splitlines())
             assert command in shown
             for told in ("Webster", "= waiting: fetch the data sheet", "operator (hook, Console)", run_id, "4m1"):
                 assert told in text, told
