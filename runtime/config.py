@@ -145,7 +145,8 @@ class ToolsTable(_Table):
     allow: list[str] = msgspec.field(
         default_factory=lambda: ["memory_search", "memory_write", "read_file", "project_log"]
     )
-    """Tools this agent has: a name, or `name(pattern)` with `*` and `?` for some calls only, as in `exec(git log*)`."""
+    """Tools this agent has: a name, or `name(pattern)` with `*` and `?` for some calls only, as in `exec(git log*)` or
+    `write_file(notes/*)`. A path is meant by where it leads; a command line must be one plain command."""
     ask: list[str] = msgspec.field(default_factory=list)
     """Calls that a person is asked about first; written like `allow`."""
     deny: list[str] = msgspec.field(default_factory=list)
