@@ -59,7 +59,9 @@ from gateway.models.offline import OfflineProvider
 from gateway.talk import Talk
 from gateway.toolbox import ALWAYS, build_tools
 from gateway.tools.commands import Command, Commands
+from gateway.tools.delegate import Delegate
 from gateway.tools.mcp import mcp_tools
+from gateway.tools.shell_delegation import ShellDelegations
 from gateway.upkeep import cancel_delegated, prune
 from gateway.working import Work
 from protocols import VERSION
@@ -188,6 +190,9 @@ class Gateway:
         scratch = home.run / "tmp" / agent
         self.commands = Commands(
             self._sandbox(), file.shell, self.config.workspace, scratch, on_end=self._command_ended
+        )
+        self.delegations = ShellDelegations(
+            Delegate(self.peers, self._ledger), self._reader, scratch / "bin", redact=self._redact
         )
         self.skills = Skills(self.config.workspace, home.shared)
         self.mcp = McpServers(on_change=self._mcp_changed, redact=self._redact)
@@ -445,8 +450,11 @@ class Gateway:
         await self.mcp.settle()
         self.talk.run_began(run)
         try:
-            return await self.work(run, park)
+            text = await self.work(run, park)
+            await self.delegations.settle(run.run_id)
+            return text
         finally:
+            self.delegations.abandon(run.run_id)
             await self.talk.live.close(run.run_id)
 
     def _run_begun_here(self, new: NewRun) -> None:
@@ -619,6 +627,7 @@ class Gateway:
             ledger=self._ledger,
             project_log=self.project_log,
             commands=self.commands,
+            delegations=self.delegations,
             scheduler=self.scheduler,
             own_runs=self.own_runs,
             outbox=self.outbox,

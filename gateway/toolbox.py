@@ -30,6 +30,7 @@ from gateway.tools.roots import Roots
 from gateway.tools.schedule import ScheduleTool
 from gateway.tools.sessions import SessionsHistory, SessionsList, SessionsSend, SessionsSpawn
 from gateway.tools.shell import Exec, ManageProcesses
+from gateway.tools.shell_delegation import ShellDelegations
 from gateway.tools.skill import ReadSkill
 from gateway.tools.status import ShowStatus
 from gateway.tools.web import WebFetch, WebSearch
@@ -56,6 +57,7 @@ def build_tools(
     ledger: Ledger,
     project_log: ProjectLog,
     commands: Commands,
+    delegations: ShellDelegations,
     scheduler: Scheduler,
     own_runs: OwnRuns,
     outbox: Outbox,
@@ -74,7 +76,7 @@ def build_tools(
         MemorySearch(memory),
         MemoryWrite(memory, ledger),
         *(kind(roots) for kind in (ReadFile, ListFiles, SearchFiles, WriteFile, EditFile)),
-        Exec(commands, roots),
+        Exec(commands, roots, delegations if permissions.has("delegate") else None, tell=bool(peers.names())),
         ManageProcesses(commands),
         Delegate(peers, ledger),
         WriteProjectLog(project_log, agent),

@@ -76,6 +76,8 @@ class Work:
     async def __call__(self, run: ClaimedRun, park: Park) -> str:
         """A turn from where the ledger says it stands."""
         config, tools = self._config(), self._tools()
+        caller = self._caller(run, tools, park, config.limits.max_steps)
+        await caller.mend()
         turn = Turn(
             run,
             self._compactor.load(run),
@@ -92,7 +94,7 @@ class Work:
             limits=TurnLimits(max_steps=config.limits.max_steps, max_cost_usd=config.limits.max_cost_usd),
             cost_so_far=self._reader.run_cost(run.run_id),
             models=self._budget.for_run(run, park),
-            caller=self._caller(run, tools, park, config.limits.max_steps),
+            caller=caller,
             ledger=self._ledger,
             compactor=self._compactor,
             collect=lambda: self._collect(run),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import msgspec
 
@@ -22,6 +24,8 @@ from protocols.text import whole
 REPEATS_TOLD = 3
 REPEATS_ENDED = 6
 """The same call with the same result so often in one run: the model is told; then the run ends."""
+STEPS_KEPT = 2
+"""Of a run's steps, calls that are made by calls leave so many, for the model to answer with."""
 
 
 class LimitReached(AtomizerError):
@@ -116,20 +120,61 @@ class Caller:
             index = await self._ledger.steps.start_tool(self._run, key, call.name, arguments)
         else:
             index = stored.index
-        output, state = await self._carry_out(call, key, resumed=stored is not None)
+        output, state = await self._carry_out(self._tools.get(call.name), call, key, resumed=stored is not None)
         await self._ledger.steps.finish_tool(self._run, index, output, state=state, is_error=state != "done")
         return _result(call, output, state != "done")
 
-    async def _carry_out(self, call: ToolCall, key: str, *, resumed: bool) -> tuple[str, str]:
+    async def below(self, key: str, tool: Tool, arguments: dict[str, Any], number: int) -> str:
+        """The `number`th call that the call `key` makes: its result, once it is written. Raises ToolError.
+
+        It is permitted, counted and journalled like a model's own call. `tool` may be another with the name and the
+        arguments of one that the agent has; after a crash the agent's own is called in its place (see `mend`).
+        """
+        call = ToolCall(id=f"{key}/{number}", name=tool.spec.name, arguments=arguments)
+        verdict = self._permissions.decide(call.name, tool.subject(arguments))
+        if call.name not in self._tools or verdict.decision is Decision.DENY:
+            raise ToolError(f"not permitted ({verdict.rule})", "not_permitted")
+        if verdict.decision is Decision.ASK:
+            why = f"a person is asked first ({verdict.rule}), which only the model's own call of `{call.name}` can do"
+            raise ToolError(why, "not_permitted")
+        if self._steps >= self._max_steps - STEPS_KEPT:
+            raise ToolError(
+                f"the run has used its steps; the last {STEPS_KEPT} are for its answer ([limits] max_steps)", "limit"
+            )
+        self._steps += 1
+        index = await self._ledger.steps.start_tool(self._run, call.id, call.name, msgspec.json.encode(arguments))
+        output, state = await self._carry_out(tool, call, call.id, resumed=False)
+        await self._ledger.steps.finish_tool(self._run, index, output, state=state, is_error=state != "done")
+        if state != "done":
+            raise ToolError(output)
+        return output
+
+    async def mend(self) -> None:
+        """After a crash: finish the calls that calls had begun to make, as their tools allow."""
+        for key, step in self._journalled.items():
+            if "/" in key and step.state == "started":
+                call = ToolCall(id=key, name=step.name, arguments=msgspec.json.decode(step.input))
+                output, state = await self._carry_out(self._tools.get(step.name), call, key, resumed=True)
+                bad = state != "done"
+                await self._ledger.steps.finish_tool(self._run, step.index, output, state=state, is_error=bad)
+                self._journalled[key] = msgspec.structs.replace(step, state=state, output=output, is_error=bad)
+
+    def _interrupted(self, key: str) -> tuple[str, str]:
+        """What is said of a call that may have had effects, with the calls it is known to have made."""
+        made = [step for other, step in self._journalled.items() if other.startswith(f"{key}/")]
+        lines = [f"- {step.name} {step.input[:300]}: {step.output[:300]}" for step in made]
+        return "\n".join([INTERRUPTED, *(["Before that it had called:"] if made else []), *lines]), "interrupted"
+
+    async def _carry_out(self, tool: Tool | None, call: ToolCall, key: str, *, resumed: bool) -> tuple[str, str]:
         """(result, the step's state). A call that a crash cut short is replayed as its tool allows."""
-        tool = self._tools.get(call.name)
         if tool is None and resumed:
-            return INTERRUPTED, "interrupted"  # of a server that is not back yet: it may have had effects
+            return self._interrupted(key)  # of a server that is not back yet: it may have had effects
         if tool is None:
             return f"there is no tool {call.name!r}; there are: {', '.join(self._tools) or 'none'}", "failed"
         if resumed and tool.replay is Replay.NEVER:
-            return INTERRUPTED, "interrupted"
-        context = ToolContext(self._run, f"{self._run.run_id}/{key}", self._park)
+            return self._interrupted(key)
+        below = functools.partial(self.below, key)
+        context = ToolContext(self._run, f"{self._run.run_id}/{key}", self._park, below)
         try:
             output = self._redact(whole(await tool.call(context, call.arguments)))
         except ToolError as error:

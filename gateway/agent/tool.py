@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
 from typing import Any, Protocol
@@ -31,18 +31,32 @@ class Replay(StrEnum):
 class ToolError(AtomizerError):
     """The call could not be carried out; the model reads the message and may try otherwise."""
 
+    def __init__(self, message: str, code: str = "failed") -> None:
+        """`code`: a stable snake_case word, for programs that call tools."""
+        super().__init__(message)
+        self.code = code
+
 
 class ToolContext:
     """The call's surroundings."""
 
-    __slots__ = ("key", "park", "run")
+    __slots__ = ("below", "key", "park", "run")
 
-    def __init__(self, run: ClaimedRun, key: str, park: Callable[[str], AbstractAsyncContextManager[None]]) -> None:
+    def __init__(
+        self,
+        run: ClaimedRun,
+        key: str,
+        park: Callable[[str], AbstractAsyncContextManager[None]],
+        below: Callable[[Tool, dict[str, Any], int], Awaitable[str]] | None = None,
+    ) -> None:
         self.run = run
         self.key = key
         """Unique for this call, and the same when it is replayed."""
         self.park = park
         """`async with park(reason)`: the run is `waiting` and its place free while the block lasts."""
+        self.below = below
+        """`await below(tool, arguments, number)`: a call that this call makes, as a step of its own, for as long as
+        the run lasts. `number` is its own among those of this call. Raises ToolError."""
 
 
 class Tool(Protocol):

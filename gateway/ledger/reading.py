@@ -187,9 +187,10 @@ class Reader:
         return usage, cost, runs
 
     def tool_steps(self, run_id: str) -> dict[str, StoredStep]:
-        """The run's tool calls by their call id."""
+        """The run's tool calls by their call id, in order."""
         rows = self._db.execute(
-            "SELECT idx, state, call_id, name, output, is_error FROM steps WHERE run_id = ? AND kind = 'tool'",
+            "SELECT idx, state, call_id, name, input, output, is_error FROM steps WHERE run_id = ? AND kind = 'tool'"
+            " ORDER BY idx",
             (run_id,),
         )
         return {
@@ -198,6 +199,7 @@ class Reader:
                 state=r["state"],
                 call_id=r["call_id"],
                 name=r["name"],
+                input=r["input"] or "{}",
                 output=r["output"] or "",
                 is_error=bool(r["is_error"]),
             )

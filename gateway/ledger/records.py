@@ -126,7 +126,10 @@ class StoredStep(msgspec.Struct, frozen=True):
     index: int
     state: str
     call_id: str
+    """`<answer>.<call>`; of a call made by a call, that and `/<number>`."""
     name: str
+    input: str
+    """The arguments as JSON."""
     output: str
     is_error: bool
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from gateway.agent.tool import ToolError
 from gateway.tools.scratch import remove_folder
+from gateway.tools.shell_delegation import DESCRIPTOR, PROGRAM, Channel
 from runtime.config_shell import ShellTable
 from runtime.sandbox import Sandbox
 
@@ -197,15 +198,27 @@ class Commands:
             raise ToolError(f"there is no command {name!r}; there are: {names}")
         return self._known[name]
 
-    async def start(self, line: str, run_id: str, timeout: float, *, folder: int | None, stdin: bool) -> Command:
-        """Start `line` in the open `folder`, or the workspace; raises ToolError. Cancelled, it leaves nothing."""
+    async def start(
+        self,
+        line: str,
+        run_id: str,
+        timeout: float,
+        *,
+        folder: int | None,
+        stdin: bool,
+        channel: Channel | None = None,
+    ) -> Command:
+        """Start `line` in the open `folder`, or the workspace; raises ToolError. Cancelled, it leaves nothing.
+
+        It delegates through `channel`, which is closed with it.
+        """
         running = sum(command.running for command in self._known.values())
         if running >= MAX_RUNNING:
             raise ToolError(f"{running} commands are running already; end one with process kill, or wait")
         self._count += 1
         command = Command(f"c{self._count}", line, run_id, timeout, Output(self.table.output_kb * 1024))
         self._known[command.name] = command
-        starting = asyncio.create_task(self._spawn(command, folder, stdin), name=f"start {command.name}")
+        starting = asyncio.create_task(self._spawn(command, folder, stdin, channel), name=f"start {command.name}")
         try:
             await asyncio.shield(starting)
         except asyncio.CancelledError:
@@ -240,19 +253,20 @@ class Commands:
         await asyncio.gather(*self._watchers.values(), return_exceptions=True)
         await asyncio.to_thread(remove_folder, self._scratch)
 
-    async def _spawn(self, command: Command, folder: int | None, stdin: bool) -> None:
+    async def _spawn(self, command: Command, folder: int | None, stdin: bool, channel: Channel | None) -> None:
         scratch = self._scratch / command.name
         scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+        readable = [str(channel.folder), str(PROGRAM)] if channel else []
         ours, theirs = os.pipe()
         try:
             command.process = await asyncio.create_subprocess_exec(
-                *self.sandbox.command(["/bin/sh", "-c", command.line], scratch=scratch, report=theirs),
+                *self.sandbox.command(["/bin/sh", "-c", command.line], scratch=scratch, report=theirs, read=readable),
                 cwd=self.workspace if folder is None else f"/proc/self/fd/{folder}",
-                env=self._environment(command, scratch),
+                env=self._environment(command, scratch, channel),
                 stdin=asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
-                pass_fds=(theirs,),
+                pass_fds=(theirs, channel.theirs.fileno()) if channel else (theirs,),
                 start_new_session=True,
             )
         except BaseException:
@@ -260,17 +274,25 @@ class Commands:
             raise
         finally:
             os.close(theirs)
-        watcher = asyncio.create_task(self._watch(command, ours, scratch), name=f"watch {command.name}")
+            if channel is not None:
+                channel.theirs.close()
+        watcher = asyncio.create_task(self._watch(command, ours, scratch, channel), name=f"watch {command.name}")
         self._watchers[command.name] = watcher
 
-    def _environment(self, command: Command, scratch: Path) -> Mapping[str, str]:
-        return self.sandbox.environment(os.environ, scratch, ATOMIZER_RUN=command.run_id)
+    def _environment(self, command: Command, scratch: Path, channel: Channel | None) -> Mapping[str, str]:
+        found = self.sandbox.environment(os.environ, scratch, ATOMIZER_RUN=command.run_id)
+        if channel is not None:
+            found[DESCRIPTOR] = str(channel.theirs.fileno())
+            found["PATH"] = f"{channel.folder}:{found['PATH']}"
+        return found
 
-    async def _watch(self, command: Command, report: int, scratch: Path) -> None:
+    async def _watch(self, command: Command, report: int, scratch: Path, channel: Channel | None) -> None:
         try:
             await command.watch(report)
         finally:
             self._watchers.pop(command.name, None)
+            if channel is not None:
+                channel.close()
             if command.alone and not command.stopped:
                 self._on_end(command)
             await asyncio.to_thread(remove_folder, scratch)

@@ -52,8 +52,21 @@ class Delegate(BaseTool):
 
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         asked: DelegateArguments = decode_arguments(DelegateArguments, arguments, "delegate")
+        run_id = await self.give(context, asked, time.time() + asked.timeout_seconds if asked.wait else None)
+        if not asked.wait:
+            return accepted(asked.agent, run_id)
+        async with context.park(f"{asked.agent} works on {run_id}"):
+            child = await self.wait_for(asked.agent, run_id, asked.timeout_seconds)
+        if child.state is not RunState.SUCCEEDED:
+            raise ToolError(f"{asked.agent}'s run {run_id} {child.state.value}: {child.reason or 'no reason given'}")
+        return f"{asked.agent} answered ({run_id}):\n{child.text}"
+
+    async def give(self, context: ToolContext, asked: DelegateArguments, deadline: float | None) -> str:
+        """Hand the task over, once for the context's key; the id of its run, which is now among the run's children.
+
+        `deadline`: unix seconds, or None; that of the run itself holds in any case. Raises ToolError.
+        """
         client = self._client(asked.agent, context)
-        deadline = time.time() + asked.timeout_seconds if asked.wait else None
         hook = AgentHook(
             message=asked.task,
             name=f"delegation from {context.run.run_id}",
@@ -69,23 +82,35 @@ class Delegate(BaseTool):
             ChildRun(run_id=run_id, agent=asked.agent, task=one_line(asked.task), state=RunState.QUEUED.value),
         )
         log.info("delegated to %s: %s", asked.agent, run_id)
-        if not asked.wait:
-            return f"{asked.agent} accepted it as {run_id}; the outcome will be among this run's children"
-        async with context.park(f"{asked.agent} works on {run_id}"):
-            child = await self._await_end(client, asked.agent, run_id, asked.timeout_seconds)
-        if child.state is not RunState.SUCCEEDED:
-            raise ToolError(f"{asked.agent}'s run {run_id} {child.state.value}: {child.reason or 'no reason given'}")
-        return f"{asked.agent} answered ({run_id}):\n{child.text}"
+        return run_id
+
+    async def wait_for(self, agent: str, run_id: str, seconds: float) -> Run:
+        """The run that was given to `agent`, once it has ended; raises ToolError if it has not within `seconds`."""
+        return await self._await_end(self._peer(agent), agent, run_id, seconds)
+
+    async def look(self, agent: str, run_id: str) -> Run:
+        """The run that was given to `agent`, as it stands; raises ToolError."""
+        try:
+            return await self._peer(agent).run(run_id)
+        except ProtocolError as error:
+            raise ToolError(f"{agent} refused it: {error.message}", error.code) from None
+        except Unreachable as error:
+            raise ToolError(f"{agent} cannot be reached: {error}", "unreachable") from None
 
     def _client(self, agent: str, context: ToolContext) -> GatewayClient:
         if context.run.depth + 1 > MAX_DEPTH:
-            raise ToolError(f"this task was already passed on {context.run.depth} times; {MAX_DEPTH} is the limit")
+            raise ToolError(
+                f"this task was already passed on {context.run.depth} times; {MAX_DEPTH} is the limit", "too_deep"
+            )
+        return self._peer(agent)
+
+    def _peer(self, agent: str) -> GatewayClient:
         try:
             return self._peers.client(agent)
         except KeyError:
             close = nearest(agent, self._peers.known())
             hint = f"did you mean {close}?" if close else f"there are: {', '.join(self._peers.known())}"
-            raise ToolError(f"there is no agent {agent!r}; {hint}") from None
+            raise ToolError(f"there is no agent {agent!r}; {hint}", "no_such_agent") from None
 
     async def _hand_over(self, agent: str, send: Callable[[], Awaitable[AgentAccepted]]) -> str:
         """Hand the task over with `send`; a receiver that is just restarting is tried again. Its run's id."""
@@ -96,12 +121,12 @@ class Delegate(BaseTool):
                 return (await send()).run_id
             except ProtocolError as error:
                 if error.status not in (503, 507, 429):
-                    raise ToolError(f"{agent} refused it: {error.message}") from None
+                    raise ToolError(f"{agent} refused it: {error.message}", error.code) from None
                 problem: Exception = error
             except Unreachable as error:
                 problem = error
             if time.monotonic() >= until:
-                raise ToolError(f"{agent} cannot be reached: {problem}") from None
+                raise ToolError(f"{agent} cannot be reached: {problem}", "unreachable") from None
             await asyncio.sleep(pause)
             pause = min(5.0, pause * 2)
 
@@ -118,9 +143,15 @@ class Delegate(BaseTool):
                     return run
             except (ProtocolError, Unreachable) as error:
                 if isinstance(error, ProtocolError) and error.status in (403, 404):
-                    raise ToolError(f"{agent} no longer knows {run_id}: {error.message}") from None
+                    raise ToolError(f"{agent} no longer knows {run_id}: {error.message}", error.code) from None
                 log.warning("waiting for %s on %s: %s", run_id, agent, error)
                 await asyncio.sleep(pause)
                 pause = min(5.0, pause * 2)
             if time.monotonic() >= until:
-                raise ToolError(f"{agent} did not finish {run_id} within {seconds:.0f} s; it was left running")
+                why = f"{agent} did not finish {run_id} within {seconds:.0f} s; it was left running"
+                raise ToolError(why, "timeout")
+
+
+def accepted(agent: str, run_id: str) -> str:
+    """What is said of a delegation that nobody waits for."""
+    return f"{agent} accepted it as {run_id}; the outcome will be among this run's children"

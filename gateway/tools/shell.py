@@ -11,9 +11,15 @@ import msgspec
 from gateway.agent.tool import BaseTool, Replay, ToolContext, ToolError, decode_arguments, spec_of
 from gateway.tools.commands import Command, Commands
 from gateway.tools.roots import Roots
+from gateway.tools.shell_delegation import Channel, ShellDelegations
 from runtime.config import parse_duration
 
 MAX_WAIT = 120.0
+_WHAT = (
+    "Run a command line in your workspace. Its output and exit code come back; what takes long goes on in the "
+    "background (see process). When it ends, all that it started is ended too."
+)
+_DELEGATES = ' In it, `atomizer delegate AGENT "TASK" --wait` gives another agent a task and prints the answer.'
 
 
 class ExecArguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -37,18 +43,15 @@ class ProcessArguments(msgspec.Struct, forbid_unknown_fields=True):
 class Exec(BaseTool):
     """Runs a command line. Never repeated by itself: after a crash the model is told that it was interrupted."""
 
-    spec = spec_of(
-        "exec",
-        "Run a command line in your workspace. Its output and exit code come back; what takes long goes on in the "
-        "background (see process). When it ends, all that it started is ended too.",
-        ExecArguments,
-    )
     replay = Replay.NEVER
     subject_field = "command"
 
-    def __init__(self, commands: Commands, roots: Roots) -> None:
+    def __init__(self, commands: Commands, roots: Roots, delegations: ShellDelegations | None, *, tell: bool) -> None:
+        """`delegations`: None for an agent without the tool `delegate`; `tell` the model of them."""
         self._commands = commands
         self._roots = roots
+        self._delegations = delegations
+        self.spec = spec_of("exec", _WHAT + (_DELEGATES if delegations and tell else ""), ExecArguments)
 
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         asked: ExecArguments = decode_arguments(ExecArguments, arguments, "exec")
@@ -59,27 +62,52 @@ class Exec(BaseTool):
         table = self._commands.table
         longest = parse_duration(table.timeout)
         timeout = min(longest, asked.timeout_seconds or longest)
-        command = await self._start(asked, context.run.run_id, timeout)
+        channel = self._channel(context)
+        try:
+            command = await self._start(asked, context.run.run_id, timeout, channel)
+        except BaseException:
+            if channel is not None:
+                channel.close()
+            raise
         if asked.background:
             command.alone = True
             return f"started as {command.name}; look after it with process"
         try:
-            async with asyncio.timeout(parse_duration(table.background_after)):
-                await command.done.wait()
-        except TimeoutError:
-            command.alone = True
-            return f"{_output(command)}[{command.state()}; it goes on as {command.name}: see process]"
+            ended = await _attend(command, channel, parse_duration(table.background_after))
         except asyncio.CancelledError:
             await self._commands.stop(command, "its run was cancelled")
             raise
+        if not ended:
+            command.alone = True
+            return f"{_output(command)}[{command.state()}; it goes on as {command.name}: see process]"
         if problem := command.outcome.get("error"):
             raise ToolError(f"the command was not started: {problem}")
         return f"{_output(command)}[{command.state()}]"
 
-    async def _start(self, asked: ExecArguments, run_id: str, timeout: float) -> Command:
+    def _channel(self, context: ToolContext) -> Channel | None:
+        if self._delegations is None:
+            return None
+        try:
+            return self._delegations.open(context)
+        except OSError as error:
+            raise ToolError(f"no command can be started: {error.strerror or error}") from None
+
+    async def _start(self, asked: ExecArguments, run_id: str, timeout: float, channel: Channel | None) -> Command:
         place = self._roots.find(asked.cwd)
         with self._roots.folder(place) as folder:
-            return await self._commands.start(asked.command, run_id, timeout, folder=folder, stdin=asked.background)
+            return await self._commands.start(
+                asked.command, run_id, timeout, folder=folder, stdin=asked.background, channel=channel
+            )
+
+
+async def _attend(command: Command, channel: Channel | None, seconds: float) -> bool:
+    """Wait for its end, at most `seconds`; whether it has ended."""
+    if channel is not None:
+        return await channel.attend(command.done, seconds)
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await command.done.wait()
+    return command.done.is_set()
 
 
 class ManageProcesses(BaseTool):

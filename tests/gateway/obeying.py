@@ -21,7 +21,7 @@ from tests.standins.models.script import Call, Reply, Script, Seen, _last_words
 from tests.standins.models.server import ModelServer
 
 
-class _Obedient(Script):
+class Obedient(Script):
     """Takes the task's JSON, `[["tool", {arguments}], ...]`, for its answer's calls; then says "done"."""
 
     def take(self, seen: Seen) -> Reply | None:
@@ -39,7 +39,7 @@ class _Obedient(Script):
 def obedient_model() -> Iterator[ModelServer]:
     """Its server, in a thread of ours."""
     server = ModelServer()
-    server.script = _Obedient([])
+    server.script = Obedient([])
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
@@ -87,7 +87,7 @@ class Hands:
     def calls(self, *calls: tuple[str, dict[str, Any]], seconds: float = 60) -> list[str]:
         """The results of several calls of one answer."""
         run: Run = self.gateway.result(self.gateway.delegate(json.dumps(calls)), seconds)
-        query = "SELECT output FROM steps WHERE run_id = ? AND kind = 'tool' ORDER BY idx"
+        query = "SELECT output FROM steps WHERE run_id = ? AND kind = 'tool' AND call_id NOT LIKE '%/%' ORDER BY idx"
         results = [str(row[0]) for row in self.gateway.sql(query, run.run_id)]
         assert len(results) == len(calls), f"{run.state}: {run.reason}"
         return results

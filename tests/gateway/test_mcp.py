@@ -69,7 +69,7 @@ def webster(log: Path) -> Iterator[Hands]:
         tables += f'[mcp.remote]\nurl = "http://127.0.0.1:{port}/mcp"\nallow = ["a*"]\n'
         tables += table("broken", "--broken") + '[mcp.nowhere]\ncommand = ["/no/such/program"]\n'
         with obedient_model() as model:
-            obey(home, model, "webster", tables)
+            obey(home, model, "webster", tables, allow=("delegate",))
             os.environ.update(FLAVOUR="vanilla", A_KEY_OF_THE_SHELL="sesame")
             try:
                 with running(home, "webster") as (gateway,):
@@ -149,6 +149,7 @@ class TestHostile:
         assert "FLAVOUR=vanilla" in seen
         assert "sesame" not in seen
         assert "TOKEN" not in seen
+        assert "ATOMIZER_DELEGATE_FD" not in seen, "that is for commands"
         assert LICENCE not in seen
         assert "LICENCE=[redacted]" in seen, "it got the secret, and the model does not"
 
