@@ -81,7 +81,7 @@ class ListFiles(FileTool[ListArguments]):
                 if len(lines) == asked.limit:
                     lines.append(f"[more than {asked.limit} entries: give a pattern or a folder below]")
                     break
-                lines.append(_line(path, found.st_mode, found.st_size))
+                lines.append(_line(looking.shown(path), found.st_mode, found.st_size))
         return "\n".join(lines) or "[nothing there]"
 
 

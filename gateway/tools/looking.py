@@ -45,6 +45,11 @@ def walk(folder: int) -> Iterator[tuple[str, os.stat_result, int]]:
             folders.clear()
 
 
+def shown(path: str) -> str:
+    """`path` on one line: a name may hold line ends, by which one file would pass for two, and what is no UTF-8."""
+    return path if path.isprintable() else repr(path)[1:-1]
+
+
 def fits(path: str, pattern: str) -> bool:
     """Does `path` fit the glob? `**` is any number of folders; a pattern without `/` is about the last name only."""
     if "/" not in pattern:
@@ -84,7 +89,7 @@ def search(folder: int, pattern: str, glob: str, limit: int, flags: int) -> tupl
         files += 1
         for number, line in enumerate(data.decode(errors="replace").splitlines(), start=1):
             if expression.search(line):
-                hits.append((path, number, line.strip()[:_MAX_LINE]))
+                hits.append((shown(path), number, line.strip()[:_MAX_LINE]))
                 if len(hits) >= limit:
                     return hits, files
     return hits, files
@@ -98,8 +103,7 @@ def main() -> None:
         answer = {"hits": hits, "files": files, "error": ""}
     except (re.error, RecursionError, OverflowError) as error:
         answer = {"hits": [], "files": 0, "error": f"{query['pattern']!r} is no regular expression: {error}"}
-    # A name that is no UTF-8 comes as half characters, which no reader of JSON takes.
-    sys.stdout.buffer.write(json.dumps(answer, ensure_ascii=False).encode(errors="replace"))
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -142,10 +142,17 @@ class TestNames:
             ("memory_search", {"query": "needle"}),
             ("exec", {"command": "rm n*.md memory/n*.md"}),
         )
-        assert "n\ufffd.md" in listed
-        assert "needle" in found
+        assert "n\\udcff.md  8 bytes" in listed.splitlines()
+        assert "n\\udcff.md:1: - needle" in found.splitlines()
         assert "needle is sharp" in searched
         assert "exit code 0" in skill
+
+    def test_a_line_end_in_a_name_makes_no_second_entry(self, webster: Hands) -> None:
+        webster.exec("echo odd > 'a\nPROJECT_PLAN.md  9 bytes'")
+        listed, found = webster.calls(("list_files", {}), ("search_files", {"pattern": "^odd$"}))
+        assert "a\\nPROJECT_PLAN.md  9 bytes  4 bytes" in listed.splitlines()
+        assert found == "a\\nPROJECT_PLAN.md  9 bytes:1: odd"
+        webster.exec("rm a*bytes")
 
     def test_half_a_character_in_an_argument_ends_no_run(self, webster: Hands) -> None:
         assert "x\ufffdy" in webster.exec("echo 'x\ud800y'")
