@@ -256,7 +256,12 @@ class Talk:
         listening = self._ears()
         if command.place.kind != "direct":
             return not deaf(command.place, listening) and listens_to(command.author, listening)
-        return command.author.target.id in listening.users or self.intake.pairing.paired(command.author.target)
+        table, person = self._table(), command.author.target
+        if table.dm == "off":
+            return False
+        if person.id in listening.users | listening.operators:
+            return True
+        return table.dm == "pairing" and self.intake.pairing.paired(person)
 
     def _is_waiting(self, run_id: str) -> bool:
         run = self._reader.summary(run_id)
