@@ -17,7 +17,8 @@ from runtime.config import ConfigError, load_placements
 from runtime.home import Home, explain_os_error, shipped_instances, write_atomic
 from runtime.secrets import API_KEY, PROVIDERS, Secrets
 
-WORKSPACE_FILES = ("SOUL.md", "AGENTS.md", "HEARTBEAT.md", "MEMORY.md")
+NOT_FOR_WORKSPACES = ("instance.toml", "avatar.png")
+"""A bot's picture is set from the shipped file: in a workspace the agent could exchange it."""
 FIRST_PORT = 18800
 """The base port of the first shipped agent; `--ports` moves all families by the difference to it."""
 
@@ -180,7 +181,7 @@ def _agent(home: Home, build: _Builder, shipped: Path, name: str) -> None:
     workspace = home.workspace(name)
     build.folder(workspace / "memory")
     for source in sorted(shipped.rglob("*")):
-        if source.is_file() and source.name != "instance.toml":
+        if source.is_file() and source.name not in NOT_FOR_WORKSPACES:
             build.file(workspace / source.relative_to(shipped), source.read_bytes())
 
 

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "heartbeat": ("steer", "Steer an agent's heartbeat."),
     "reload": ("steer", "Have agents read their configuration again."),
     "approvals": ("approvals", "Show what waits for a person, and answer it."),
+    "discord": ("discord", "Check the agents' bots; names, pictures, channels."),
     "pairings": ("pairings", "Whose direct messages are answered; take it back."),
     "agent": ("agents", "Add, remove, enable, disable or list agents."),
     "token": ("access", "Print a token, for curl."),

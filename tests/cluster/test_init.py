@@ -28,6 +28,7 @@ def test_a_fresh_home_is_complete(tmp_path: Path) -> None:
     for name in cluster.agents:
         load_instance(cluster, name)
         assert (home.workspace(name) / "SOUL.md").is_file()
+        assert not (home.workspace(name) / "avatar.png").exists(), "an agent could exchange it"
         assert Secrets(home).token(name)
     assert (home.shared / "knowledge").is_dir()
     assert stat.S_IMODE(home.root.stat().st_mode) == 0o700
