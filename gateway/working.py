@@ -133,7 +133,7 @@ class Work:
 
     def _window(self) -> int | None:
         """Tokens a conversation may have; None offline, where no model reads it."""
-        if self._models.status().offline:
+        if self._models.offline:
             return None
         window = self._models.context_window()
         return min(self._config().model.context_tokens or MOST_CONTEXT, window)

@@ -102,6 +102,11 @@ class Models:
         """What `stream` with the same arguments may use at most; None if it costs nothing."""
         return await upper_bound(self._names(model), request, self._catalogue, self._prices, by_plan=self._paid_by_plan)
 
+    @property
+    def offline(self) -> bool:
+        """Would an offline model answer next?"""
+        return self._select().active.startswith(f"{OFFLINE}/")
+
     def context_window(self) -> int:
         """Tokens the active model can read and write in one conversation."""
         active = self._select().active
