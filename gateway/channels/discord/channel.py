@@ -27,6 +27,7 @@ from gateway.channels.discord.connection import Connection
 from gateway.channels.discord.fetching import fetch
 from gateway.channels.discord.settings import Settings
 from gateway.channels.discord.supervision import Limits, Pace
+from protocols.errors import AtomizerError
 from protocols.status import ChannelStatus
 from protocols.targets import Target, TargetError, parse_target
 
@@ -63,6 +64,7 @@ class DiscordChannel:
         self._remember = remember
         self._interactions: Interactions | None = None
         self._commands: Sequence[CommandSpec] | None = None
+        self._sync_wanted = False
         self._syncing: asyncio.Task[None] | None = None
         self._connection = Connection(
             listener,
@@ -159,16 +161,25 @@ class DiscordChannel:
             self._sync_soon()
 
     def _sync_soon(self) -> None:
+        self._sync_wanted = True
         if self._syncing is None or self._syncing.done():
             self._syncing = asyncio.create_task(self._sync(), name="the Discord commands")
 
     async def _sync(self) -> None:
+        while self._sync_wanted:  # also what was wanted while it was under way
+            self._sync_wanted = False
+            await self._sync_once()
+
+    async def _sync_once(self) -> None:
         from gateway.channels.discord.interactions import sync
 
         client, settings, commands = self._connection.client, self._connection.settings, self._commands
         if client is None or settings is None or commands is None:
             return
-        failed = await sync(client, commands, settings.guilds, self._recall, self._remember)
+        try:
+            failed = await sync(client, commands, settings.guilds, self._recall, self._remember)
+        except AtomizerError as error:  # what was registered could not be written down
+            failed = [str(error)]
         if failed:
             log.warning("some slash commands are not registered: %s", "; ".join(failed))
             self._connection.note(f"some slash commands are not registered: {failed[0]}")

@@ -113,12 +113,16 @@ class BotClient(discord.Client):
         self._event: str | None = None
         self._poisoned: deque[float] = deque(maxlen=POISONED)
         self._up_since: float | None = None
+        self._complete = False
+        """All servers of this session have come."""
         self.was_ready = False
         self._on: dict[str, Callable[..., None]] = {
             "socket_event_type": self._note_event,
             "connect": self._connected,
             "ready": self._is_ready,
             "resumed": self._is_resumed,
+            "guild_join": self._sees,
+            "guild_available": self._sees,
             "message": self._hear,
             "raw_message_edit": self._hear_edit,
             "raw_message_delete": self._hear_deletion,
@@ -245,10 +249,11 @@ class BotClient(discord.Client):
 
     def _connected(self) -> None:
         """READY; the guilds are still to come."""
+        self._complete = False
         self._up_since = self._pace.clock()
 
     def _is_ready(self) -> None:
-        self.was_ready = True
+        self._complete = self.was_ready = True
         self._report("ready", "", None)
         self._listener.connected(gap=True)
 
@@ -256,6 +261,11 @@ class BotClient(discord.Client):
         self._up_since = self._pace.clock()
         self._report("ready", "", None)
         self._listener.connected(gap=False)
+
+    def _sees(self, guild: discord.Guild) -> None:
+        """A server more than when it got ready, such as one that it was invited into: it may lack the commands."""
+        if self._complete:
+            self._report("ready", "", None)
 
     def _hear(self, message: discord.Message) -> None:
         if message.type in reading.SAID and message.author.id != self.me.id:

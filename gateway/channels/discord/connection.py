@@ -21,6 +21,7 @@ from gateway.channels.discord.backoff import backoff
 from gateway.channels.discord.presence import Presence, Shown
 from gateway.channels.discord.settings import Settings, TokenError, clean_token, looks_usual
 from gateway.channels.discord.supervision import Limits, Pace, Verdict
+from gateway.channels.discord.tidying import tidy
 from gateway.channels.discord.token_lock import TokenLock, TokenTaken
 from gateway.models.sdk import load_sdk
 from protocols.status import ChannelStatus
@@ -208,7 +209,7 @@ class Connection:
             return await self._connect(token, settings)
 
     async def _connect(self, token: str, settings: Settings) -> Verdict:
-        await load_sdk("gateway.channels.discord.loaded")
+        await load_sdk("gateway.channels.discord.loaded", tidy)
         from gateway.channels.discord.client import BotClient, point_at
         from gateway.channels.discord.speaking import Speaker
         from gateway.channels.discord.verdicts import verdict

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 UPLOAD_SECONDS = 90.0
 ARCHIVED, NO_REPLYING, HAS_THREAD = 50083, 160002, 160004
+"""Who may not read a channel's history may not answer a message in it; the words are said all the same."""
 THREAD_MINUTES: Literal[1440] = 1440
 """A thread is archived after a day of silence; a message opens it again."""
 NAME_LIMIT = 100
@@ -59,7 +60,13 @@ class Speaker:
         if post.buttons:
             more["view"] = _view(post.buttons)
         async with Asking(f"sending to {to}", seconds, once=True):
-            message = await channel.send(post.text or None, **more)
+            try:
+                message = await channel.send(post.text or None, files=_files(post), **more)
+            except discord.HTTPException as error:
+                if error.code != NO_REPLYING or "reference" not in more:
+                    raise
+                del more["reference"]
+                message = await channel.send(post.text or None, files=_files(post), **more)
         return Posted(reading.channel_target(channel.id), str(message.id))
 
     async def edit(self, posted: Posted, text: str, buttons: Sequence[Button]) -> None:

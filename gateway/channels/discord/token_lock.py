@@ -6,6 +6,7 @@ homes and clusters of one host and ends with the process, however that ends.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -31,19 +32,31 @@ class TokenLock:
         self._fd = -1
 
     def __enter__(self) -> TokenLock:
-        fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _read(fd)
-            os.close(fd)
-            raise TokenTaken(self._words(holder)) from None
+        while True:
+            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = _read(fd)
+                os.close(fd)
+                raise TokenTaken(self._words(holder)) from None
+            if self._is(fd):
+                break
+            os.close(fd)  # its holder removed it as we opened it
         os.ftruncate(fd, 0)
         os.pwrite(fd, json.dumps(self._holder).encode(), 0)
         self._fd = fd
         return self
 
+    def _is(self, fd: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(fd), self._path.stat())
+        except FileNotFoundError:
+            return False
+
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        with contextlib.suppress(OSError):
+            self._path.unlink()
         os.close(self._fd)
 
     def _words(self, holder: dict[str, str]) -> str:
@@ -56,17 +69,16 @@ class TokenLock:
 
 
 def lock_folder() -> Path:
-    """The user's folder for things of this boot, made if need be; raises OSError if it is not the user's own."""
-    from platformdirs import user_runtime_path
+    """The user's folder for things of this boot, whatever the environment says, so that all agree on one.
 
-    path = user_runtime_path("atomizer", appauthor=False)
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError:
-        path = Path(tempfile.gettempdir()) / f"atomizer-{os.getuid()}"
-        path.mkdir(mode=0o700, exist_ok=True)
+    Made if need be; raises OSError if it is not the user's own.
+    """
+    user = os.getuid()
+    boot = Path(f"/run/user/{user}")
+    path = boot / "atomizer" if os.access(boot, os.W_OK) else Path(tempfile.gettempdir()) / f"atomizer-{user}"
+    path.mkdir(mode=0o700, exist_ok=True)
     found = path.stat(follow_symlinks=False)
-    if found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if found.st_uid != user or found.st_mode & 0o077:
         raise PermissionError(f"{path} must be a folder of this user's alone (mode 0700)")
     return path
 

@@ -56,6 +56,14 @@ class TestSync:
         await connect_with(bot, STATUS)
         assert list(bot.discord.view.bot("webster")["commands"]) == [bot.world["guild"]]
 
+    async def test_in_a_server_that_it_is_invited_to_later(self, bot: Bot) -> None:
+        other = bot.discord.add_guild("Elsewhere")
+        await bot.channel.sync([STATUS])
+        bot.begin(guilds=frozenset())
+        await bot.state("ready")
+        bot.discord.join_guild("webster", other)
+        await bot.discord.wait_for(lambda view: set(view.bot("webster")["commands"]) == {bot.world["guild"], other})
+
     async def test_what_did_not_work_is_shown_and_tried_with_the_next_connection(self, bot: Bot) -> None:
         bot.discord.fault("PUT", "/applications/*", status=403, code=50001)
         await bot.channel.sync([STATUS])

@@ -74,6 +74,13 @@ class TestSending:
         [row] = own(on)
         assert (row["content"], row["reply_to"]) == ("me", None)
 
+    async def test_as_an_answer_where_it_may_not_read(self, on: Bot) -> None:
+        asked = on.discord.say("webster", "antoine", "who?")
+        on.discord.overwrite("webster", "webster", deny=["read_message_history"])
+        await on.channel.send(on.place("webster"), Post("me", reply_to=asked, files=[Upload("a.md", b"# A")]))
+        [row] = own(on)
+        assert (row["content"], row["reply_to"], len(row["attachments"])) == ("me", None, 1)
+
     async def test_with_files(self, on: Bot) -> None:
         files = [Upload("a.md", b"# A"), Upload("b.bin", b"\0" * 9)]
         await on.channel.send(on.place("webster"), Post("two", files=files))
