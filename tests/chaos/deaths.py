@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -195,3 +196,21 @@ def answer(gateway: DyingGateway, run_id: str, decision: Literal["approve", "rej
     if asked.state == "pending":
         body = ApprovalAnswer(decision=decision, revision=asked.revision, reason="no" if decision == "reject" else "")
         gateway.ask.send("POST", f"/approvals/{asked.id}", body, Approval)
+
+
+def said(gateway: DyingGateway, session: str) -> list[str]:
+    """What stands in a session on the people's side, without tool results."""
+    rows = gateway.sql("SELECT content FROM messages WHERE session_key = ? AND role = 'user' ORDER BY seq", session)
+    return [block["text"] for (content,) in rows for block in json.loads(content) if block["type"] == "text"]
+
+
+def is_answered_whole(gateway: DyingGateway, session: str) -> bool:
+    """Is each answer with calls followed by the message of their results?"""
+    rows = gateway.sql("SELECT content FROM messages WHERE session_key = ? ORDER BY seq", session)
+    asked: list[str] = []
+    for (content,) in rows:
+        blocks = json.loads(content)
+        if asked != [block["id"] for block in blocks if block["type"] == "tool_result"]:
+            return False
+        asked = [block["id"] for block in blocks if block["type"] == "tool_call"]
+    return not asked

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import pytest
 
 from protocols.runs import RunState
-from tests.chaos.deaths import DyingGateway, answer, ask_about, cancel, die_at_each_commit, question
+from tests.chaos.deaths import (
+    DyingGateway,
+    answer,
+    ask_about,
+    cancel,
+    die_at_each_commit,
+    is_answered_whole,
+    question,
+    said,
+)
 from tests.conftest import ClusterHome
 
 MakeHome = Callable[..., ClusterHome]
-
-
-def said(gateway: DyingGateway, session: str) -> list[str]:
-    """What stands in a session on the people's side, without tool results."""
-    rows = gateway.sql("SELECT content FROM messages WHERE session_key = ? AND role = 'user' ORDER BY seq", session)
-    return [block["text"] for (content,) in rows for block in json.loads(content) if block["type"] == "text"]
-
-
-def is_answered_whole(gateway: DyingGateway, session: str) -> bool:
-    """Is each answer with calls followed by the message of their results?"""
-    rows = gateway.sql("SELECT content FROM messages WHERE session_key = ? ORDER BY seq", session)
-    asked: list[str] = []
-    for (content,) in rows:
-        blocks = json.loads(content)
-        if asked != [block["id"] for block in blocks if block["type"] == "tool_result"]:
-            return False
-        asked = [block["id"] for block in blocks if block["type"] == "tool_call"]
-    return not asked
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
