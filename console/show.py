@@ -40,6 +40,26 @@ STATE_STYLES = {
     "off": "dim",
 }
 
+CHANNEL_GLYPHS = {
+    "ready": "+",
+    "connecting": "^",
+    "resuming": "^",
+    "degraded": "~",
+    "auth_failed": "x",
+    "intents_refused": "x",
+    "off": "-",
+}
+"""Every state of the connection to a provider of conversations."""
+CHANNEL_STYLES = {
+    "ready": "ok",
+    "connecting": "busy",
+    "resuming": "busy",
+    "degraded": "warn",
+    "auth_failed": "bad",
+    "intents_refused": "bad",
+    "off": "dim",
+}
+
 URGENCY = {
     word: place
     for place, word in enumerate(

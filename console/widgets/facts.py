@@ -6,6 +6,8 @@ from rich.cells import cell_len
 
 from console.rows import AgentState
 from console.show import (
+    CHANNEL_GLYPHS,
+    CHANNEL_STYLES,
     GLYPHS,
     RUN_GLYPHS,
     RUN_STYLES,
@@ -66,6 +68,7 @@ def agent_lines(
         lines += field("config", f"reload refused: {status.config_error}", width, "bad")
     if status.last_error:
         lines += field("last error", status.last_error, width, "warn")
+    lines += _channels(status, now, width, full)
     lines += _reach(status, width, full)
     if status.dead_letters:
         lines += field("undelivered", f"{status.dead_letters} dead letters", width, "warn")
@@ -116,6 +119,27 @@ def _heartbeat(status: AgentStatus, now: float, width: int) -> list[Segments]:
     if beat.reason:
         text += f": {beat.reason}"
     return field("heartbeat", text, width, "warn" if beat.state in ("overdue", "paused") else "")
+
+
+def _channels(status: AgentStatus, now: float, width: int, full: bool) -> list[Segments]:
+    """Where people talk to it; what is wrong there is among what fails. `full` shows those that are off too."""
+    lines: list[Segments] = []
+    for channel in status.channels:
+        if channel.state == "off" and not full:
+            continue
+        text = f"{CHANNEL_GLYPHS.get(channel.state, '?')} {channel.state}"
+        if channel.state == "ready":
+            text += f" as {channel.name}, {plural(channel.guilds, 'server')}"
+        elif channel.since and channel.state != "off":
+            text += f" for {span(now - channel.since, coarse=True)}"
+        if channel.next_at and channel.next_at > now:
+            text += f", next try in {span(channel.next_at - now, coarse=True)}"
+        elif channel.state in ("auth_failed", "intents_refused"):
+            text += ", waits for you"
+        lines += field(channel.provider, text, width, CHANNEL_STYLES.get(channel.state, ""))
+        if channel.detail and not any(channel.detail in problem for problem in status.failing):
+            lines += field("", channel.detail, width, "dim" if channel.state == "off" else "warn")
+    return lines
 
 
 def _reach(status: AgentStatus, width: int, full: bool) -> list[Segments]:
@@ -185,9 +209,6 @@ def _more(status: AgentStatus, width: int) -> list[Segments]:
     lines += field("delegates", f"to {reach}", width)
     lines += field("fallbacks", ", ".join(status.model.fallbacks) or "none", width)
     lines += field("tools", ", ".join(status.tools) or "none", width)
-    for channel in status.channels:
-        detail = f": {channel.detail}" if channel.detail else ""
-        lines += field(channel.provider, channel.state + detail, width)
     for file in status.prompt:
         state = (
             "missing" if file.missing else f"about {tokens(file.tokens)} tokens" + (" (cut)" if file.truncated else "")

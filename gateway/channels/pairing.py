@@ -192,7 +192,7 @@ class Pairing:
         return await self._questions.put(
             f"{self._prefix}{known.person.id}/{known.code}",
             TOOL,
-            f"{TOOL}: {known.name} ({known.person}) may talk to {self._agent}, code {known.code}",
+            f"{TOOL}: code {known.code}: may {known.name} ({known.person}) talk to {self._agent}?",
             f"wrote: {one_line(first, 300) or '(no words)'}\n"
             "Approve only if this person told you the code; the name is whatever they chose.",
             max(1.0, known.until - self._clock()),

@@ -13,6 +13,7 @@ from console.dialogs.line import LineDialog
 from console.rows import WriteState
 from console.screens.approvals import LOOK_SECONDS, ApprovalsScreen
 from console.screens.run import RunScreen
+from console.widgets.lines import Page
 from protocols.runs import RunState
 from tests.console.conftest import Fleet, settle, until
 from tests.console.looking import bar, key, page
@@ -46,6 +47,27 @@ class TestSeen:
             assert [line.split() for line in lines if line.startswith(" tool ")] == [["tool", "exec"]]
             assert [line for line in lines if "read_file" in line] == [" |  tool        read_file"]
             assert sum(line.lstrip().startswith("asked by") for line in lines) == 1
+
+    @pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+    async def test_a_stranger_who_asks_is_told_by_code_and_name_and_all_of_it_fits(
+        self, fleet: Fleet, size: tuple[int, int]
+    ) -> None:
+        question = "pairing: code K7QM-2FTX: may Bob (discord:user:123456789012345678) talk to webster?"
+        warning = "Approve only if this person told you the code; the name is whatever they chose."
+        asked = fleet["webster"].ask(
+            question, f"wrote: hello\n{warning}", tool="pairing", expires_at=time.time() + 3600
+        )
+        async with fleet.console(size) as (app, pilot):
+            await settle(app, pilot)
+            assert "pairing: code K7QM-2FTX" in bar(app, "gate")
+            await at_the_gates(app, pilot, 1)
+            assert "pairing: code K7QM-2FTX: may Bob" in queue(app)
+            text = " ".join(page(app).replace(" | ", " ").split())
+            assert "discord:user:123456789012345678" in text
+            assert f"wrote: hello {warning}" in text
+            assert asked.id in text
+            screen = app.front.query_one(Page)
+            assert screen.max_scroll_y == 0, "all of it is on the screen"
 
     async def test_a_new_question_is_counted_rung_for_and_shown_above_the_log(
         self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ from console.screens.run import RunScreen
 from console.screens.runs import RunList
 from console.widgets.bars import Bar
 from protocols.runs import RunState
-from protocols.status import McpServerStatus, SkillStatus
+from protocols.status import ChannelStatus, McpServerStatus, SkillStatus
 from tests.console.conftest import Fleet, settle, until
 from tests.console.looking import bar, key, page, table
 from tests.console.standin import make_run
@@ -77,6 +77,28 @@ class TestFirstLook:
             assert "pdftotext" not in text
             app.perform("detail")
             await until(lambda: "pdf: it needs the program pdftotext" in page(app))
+
+    async def test_how_it_is_connected_to_discord_is_a_glyph_and_a_word_and_a_fault_stands_in_its_row(
+        self, fleet: Fleet
+    ) -> None:
+        manager = fleet.gateways["manager"]
+        manager.set(channels=[ChannelStatus(provider="discord", state="ready", name="Manager", guilds=1)])
+        async with fleet.console() as (app, _):
+            detail = app.fleet.detail
+            await until(lambda: _joined(detail.text_lines(), "discord") == " discord     + ready as Manager, 1 server")
+            why = "Discord does not know the token (401): take a new token"
+            lost = ChannelStatus(provider="discord", state="auth_failed", detail=why, since=time.time() - 190)
+            manager.set(state="degraded", failing=[f"discord auth_failed: {why}"], channels=[lost])
+            await until(lambda: "x auth_failed for 3m, waits for you" in _joined(detail.text_lines(), "discord"))
+            row = next(line for line in table(app).splitlines() if "manager" in line)
+            assert "~ degraded" in row
+            assert "discord auth_fa" in row
+            assert "1 degraded" in bar(app, "status")
+            assert "\n".join(detail.text_lines()).count("auth_failed") == 2, "the reason stands there once"
+            manager.set(state="up", failing=[], channels=[ChannelStatus(provider="discord", state="off")])
+            await until(lambda: not any(line.startswith(" discord") for line in detail.text_lines()))
+            app.perform("detail")
+            await until(lambda: " discord     - off" in page(app))
 
     async def test_an_agent_without_them_has_no_line_for_them(self, fleet: Fleet) -> None:
         async with fleet.console() as (app, _):

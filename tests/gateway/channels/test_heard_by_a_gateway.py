@@ -109,7 +109,7 @@ def test_a_stranger_is_let_in_by_the_command_line_and_made_a_stranger_again(webs
     (question,) = webster.gateway.ask.get("/approvals", ApprovalList).approvals
     code = re.search(r"`(\w{4}-\w{4})`", told)
     assert code
-    assert question.question.endswith(f"may talk to webster, code {code[1]}")
+    assert question.question.startswith(f"pairing: code {code[1]}: may ")
     assert code[1] in webster.home.cli("approvals")
     assert webster.runs(first) == []
     webster.home.cli("approvals", "approve", question.id)

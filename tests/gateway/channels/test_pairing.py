@@ -55,7 +55,7 @@ class TestAsking:
         (told,) = world.channel.texts(DIRECT)
         found = CODE.search(told)
         assert found
-        assert question.question == f"pairing: Ann ({ANN}) may talk to webster, code {found[0]}"
+        assert question.question == f"pairing: code {found[0]}: may Ann ({ANN}) talk to webster?"
         assert (question.tool, question.run_id) == ("pairing", None)
         assert "are you there?" in question.detail
         assert question.expires_at == pytest.approx(world.now + 3600, abs=5)
