@@ -12,7 +12,7 @@ import pytest
 
 from protocols.approvals import ApprovalList
 from runtime.secrets import Secrets
-from tests.chaos.test_boundaries import DyingGateway
+from tests.chaos.deaths import DyingGateway
 from tests.conftest import ClusterHome
 from tests.gateway.models.images import PNG
 from tests.standins.discord import DiscordProcess
@@ -40,7 +40,7 @@ class Webster:
 
     def start(self, number: int = 0, when: str = "after") -> None:
         """Until it is connected, or has died at its `number`th commit."""
-        self.gateway.number, self.gateway.when = number, when
+        self.gateway.arm(number, when) if number else self.gateway.disarm()
         self.gateway.spawn()
         until = time.monotonic() + 30
         while not self.gateway.dead and not self.connected():
