@@ -10,13 +10,14 @@ import pytest
 from gateway.agent.sessions import INTERRUPTED
 from protocols.runs import RunState
 from runtime.confine import landlock_abi
-from tests.chaos.test_boundaries import MOST, DyingGateway, live_through
+from tests.chaos.deaths import DyingGateway, die_at_each_commit
 from tests.conftest import ClusterHome
 from tests.gateway.obeying import SHELL, obedient_model, obey
 from tests.gateway.process import running
 
-FIRST = 4
-"""Before it, there is no command yet: `test_boundaries.py` looks at those."""
+CALLS = json.dumps(
+    [["exec", {"command": "atomizer delegate webster 'one'; atomizer delegate webster 'two' --wait; echo end"}]]
+)
 
 
 @pytest.mark.slow
@@ -26,36 +27,35 @@ def test_a_kill_at_any_commit_loses_no_delegation_and_makes_none_twice(
     make_home: Callable[..., ClusterHome], when: str
 ) -> None:
     home = make_home("manager", "webster")
-    reached, cut, made_anew = 0, 0, 0
+    gateway = DyingGateway(home, "manager", "anthropic")
+    cut_short: set[int] = set()
+
     with obedient_model() as server:
-        obey(home, server, "manager", allow=SHELL)
+        obey(home, server, "manager", '[shell]\nbackground_after = "60s"\n', allow=SHELL)
         obey(home, server, "webster")
         with running(home, "webster") as (webster,):
-            for number in range(FIRST, MOST):
-                gateway = DyingGateway(home, "manager")
-                gateway.number, gateway.when = number, when
-                line = "atomizer delegate webster 'one'; atomizer delegate webster 'two' --wait"
-                try:
-                    run, died = live_through(gateway, json.dumps([["exec", {"command": line}]]), f"key-{number}")
-                finally:
-                    gateway.close()
+
+            def story(number: int) -> None:
+                run = gateway.end_of(gateway.delegate(CALLS, idempotency_key=f"key-{number}"))
                 assert (run.state, run.text) == (RunState.SUCCEEDED, "done"), run
                 rows = webster.sql("SELECT id, message FROM runs WHERE parent_run_id = ? ORDER BY seq", run.run_id)
                 steps = [step for step in run.steps if step.name == "delegate"]
                 (command,) = [step for step in run.steps if step.name == "exec"]
                 output = command.output or ""
-                assert [(child.run_id, child.task) for child in run.children] == rows, "each is known to its parent"
+                assert [(child.run_id, child.task) for child in run.children] == rows, "its parent knows each"
                 assert [message for _, message in rows] == ["one", "two"][: len(rows)], "none was made twice"
                 assert [step.state for step in steps] == ["done"] * len(rows), "none that was begun was lost"
                 if output.startswith(INTERRUPTED):
-                    cut += 1
-                    made_anew += bool(rows)
-                    assert all(run_id in output for run_id, _ in rows), "and the model is told"
+                    assert all(run_id in output for run_id, _ in rows), "the model is told of each"
+                    cut_short.update([number] if rows else [])
                 else:
                     assert len(rows) == 2, output
-                if not died:
-                    break
-                reached = number
-    print(f"\nkilled {when} each of {reached} commits: {cut} commands cut short, {made_anew} had delegated")
-    assert reached >= 10
-    assert made_anew >= 3
+                    assert "end\n" in output
+
+            try:
+                deaths = die_at_each_commit(gateway, when, story)
+            finally:
+                gateway.close()
+    print(f"\nkilled {when} each of {deaths} commits; {len(cut_short)} commands were cut short and had delegated")
+    assert deaths >= 10
+    assert len(cut_short) >= 3
