@@ -18,15 +18,13 @@ from gateway.channels.asking import Asking
 from gateway.channels.channel import Activity, Channel, Command, Heard, Listener
 from gateway.channels.commands import SPECS, Commands, Desk
 from gateway.channels.composing import session_of
-from gateway.channels.delivery import Delivery
+from gateway.channels.delivery import Delivery, Part
 from gateway.channels.hearing import deaf, listens_to
 from gateway.channels.intake import Intake
 from gateway.channels.live import Live
 from gateway.channels.mirror import Mirror
 from gateway.channels.outbox import Handler, PermanentRefusal
 from gateway.channels.posting import Poster
-from gateway.channels.presenting import parts_of
-from gateway.channels.splitting import split
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.ledger.records import ClaimedRun, Effect, NewEffect
@@ -106,7 +104,7 @@ class Talk:
         self.live = Live(
             channel,
             self.poster,
-            divide=lambda text: split(text, channel.limit, self._table().lines),
+            divide=self._divide,
             table=self._table,
             redact=redact,
             waiting=self._is_waiting,
@@ -114,7 +112,7 @@ class Talk:
         self._delivery = Delivery(
             channel,
             self.poster,
-            parts_of=lambda text: parts_of(redact(text), self._table(), channel.limit),
+            parts_of=self._parts_of,
             close_draft=self.live.close,
             retarget=ledger.effects.retarget,
             add=self._add,
@@ -242,6 +240,18 @@ class Talk:
 
     def _table(self) -> InstanceDiscordTable:
         return self._config().file.discord
+
+    def _divide(self, text: str) -> list[str]:
+        """A draft's messages."""
+        from gateway.channels.splitting import split  # with the first answer, not with the process
+
+        return split(text, self.channel.limit, self._table().lines)
+
+    def _parts_of(self, text: str) -> list[Part]:
+        """An answer's messages."""
+        from gateway.channels.presenting import parts_of
+
+        return parts_of(self._redact(text), self._table(), self.channel.limit)
 
     def _ears(self) -> Ears:
         return ears(self._cluster().file.discord, self._config().file.discord, self._agent)

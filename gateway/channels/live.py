@@ -11,15 +11,18 @@ import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING
 
 from gateway.channels.channel import Channel, ChannelError
 from gateway.channels.delivery import SEEN
-from gateway.channels.editor import Editor
 from gateway.channels.posting import Poster
 from gateway.ledger.posts import StoredPost
 from gateway.ledger.records import ClaimedRun, Origin
 from protocols.targets import Target, parse_target
 from runtime.config_discord import InstanceDiscordTable
+
+if TYPE_CHECKING:
+    from gateway.channels.editor import Editor
 
 log = logging.getLogger("live")
 
@@ -109,6 +112,8 @@ class Live:
             await asyncio.gather(typing, return_exceptions=True)
 
     async def _draft(self, answer: _Answer) -> None:
+        from gateway.channels.editor import Editor  # with the first answer, not with the process
+
         async def put(index: int, text: str) -> int:
             rows: dict[int, StoredPost] = {row.index: row for row in await self._poster.of(answer.key)}
             await self._poster.put(

@@ -8,13 +8,13 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from cluster.supervisors.launch import TUNING, command
 from protocols.ask import Ask
 from protocols.errors import Unreachable
 from protocols.health import Health
@@ -39,13 +39,13 @@ class GatewayProcess:
         folder.joinpath("logs").mkdir(exist_ok=True)
         with open(folder / "logs" / "console.log", "ab") as out:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "gateway", "--home", str(self.home.root), "--agent", self.agent],
+                command(self.home.home, self.agent),
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                env={**os.environ, **environment},
+                env={**os.environ, **TUNING, **environment},
             )
 
     def start(self, **environment: str) -> GatewayProcess:

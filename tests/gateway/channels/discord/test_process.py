@@ -16,8 +16,8 @@ from tests.conftest import ClusterHome
 from tests.gateway.process import GatewayProcess
 from tests.standins.discord import DiscordProcess
 
-CONNECTION_MIB = 9.5
-"""The library is 8; bench measures the whole."""
+CONNECTED_MIB = 55.0
+"""Of a gateway that is connected and idle; the library is 8 of it."""
 
 
 @pytest.fixture
@@ -73,17 +73,14 @@ def resident(pid: int) -> float:
     return int(found[1]) / 1024
 
 
-def test_a_connection_costs_little_memory(agent: Agent) -> None:
-    token = agent.discord.view.bot("webster")["token"]
-    agent.remove()
-    agent.gateway.start()
-    time.sleep(1)  # what its start has left behind is gone by then
-    without = resident(agent.gateway.pid)
-    agent.store(token)
-    agent.gateway.ask.send("POST", "/control/reload", {}, Acted)
-    agent.until("ready")
-    time.sleep(1)
-    assert resident(agent.gateway.pid) - without <= CONNECTION_MIB
+def test_connected_and_idle_it_takes_little_memory(agent: Agent) -> None:
+    for _ in ("to write the bytecode", "to be measured"):
+        agent.gateway.start(PYTHONDONTWRITEBYTECODE="")
+        agent.until("ready")
+        time.sleep(1)  # what its start has left behind is gone by then
+        taken = resident(agent.gateway.pid)
+        agent.gateway.stop()
+    assert taken <= CONNECTED_MIB
 
 
 def test_it_serves_while_discord_is_down_and_connects_when_it_is_up(agent: Agent) -> None:
