@@ -144,7 +144,7 @@ class Reader:
 
     def current(self) -> list[RunSummary]:
         """Runs under way, oldest first."""
-        rows = self._db.execute(f"{_LIST} WHERE state IN ('running', 'waiting') ORDER BY seq").fetchall()
+        rows = self._db.execute(f"{_LIST} WHERE state IN ('running', 'waiting') ORDER BY +seq").fetchall()
         return [RunSummary(**self._summary_fields(r, None)) for r in rows]
 
     def queue(self) -> QueueStatus:

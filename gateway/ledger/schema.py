@@ -189,7 +189,9 @@ ALTER TABLE sessions ADD COLUMN pinned TEXT NOT NULL DEFAULT '[]';
 DROP INDEX steps_spent;
 CREATE INDEX steps_spent ON steps(finished_at) WHERE input_tokens IS NOT NULL;
 CREATE INDEX steps_prompt ON steps(prompt_hash) WHERE prompt_hash IS NOT NULL;
-CREATE INDEX runs_state ON runs(state, seq)
+CREATE INDEX runs_queued ON runs(seq) WHERE state = 'queued';
+CREATE INDEX runs_open ON runs(caller) WHERE state IN ('queued', 'running', 'waiting');
+CREATE INDEX runs_failed ON runs(seq) WHERE state = 'failed'
 """
 
 _V3 = """

@@ -120,16 +120,26 @@ async def test_what_is_looked_at_often_reads_no_whole_table_of_runs(bench: Bench
     assert slow == []
 
 
+async def test_the_next_run_is_found_without_looking_at_all_that_wait(bench: Bench) -> None:
+    (claim,) = await _asked_in(bench.reader._db, lambda steps: _on_writer_of(steps).claim(1, 1))
+    plans = [row[3] for row in bench.reader._db.execute(f"EXPLAIN QUERY PLAN {claim}")]
+    assert [plan for plan in plans if "SUBQUERY" not in plan] == [
+        "SCAN r USING INDEX runs_ready",
+        "SEARCH o USING INDEX runs_active (session_key=?)",
+        "SEARCH o USING INDEX runs_interrupted (session_key=?)",
+    ]
+
+
 async def test_pruning_looks_at_old_runs_only(bench: Bench) -> None:
-    found = await _asked_in(bench.reader._db, lambda steps: _prune_on(steps))
+    found = await _asked_in(bench.reader._db, lambda steps: _on_writer_of(steps).prune(0))
     plans = [row[3] for row in bench.reader._db.execute(f"EXPLAIN QUERY PLAN {found[0]}")]
     assert plans[0] == "SEARCH r USING INDEX runs_created (created_at<?)"
 
 
-async def _prune_on(steps: StepStore) -> None:
+def _on_writer_of(steps: StepStore) -> Ledger:
     ledger = Ledger.__new__(Ledger)
-    ledger.writer = steps._writer
-    await ledger.prune(0)
+    ledger.writer, ledger._clock = steps._writer, steps._clock
+    return ledger
 
 
 async def _asked_in(db: sqlite3.Connection, act: Callable[[StepStore], Any]) -> list[str]:
