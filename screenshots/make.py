@@ -1,68 +1,33 @@
-"""Make the pictures of this folder: `python screenshots/make.py`.
+"""Make the pictures of this folder: `python screenshots/make.py [fleet] [discord]`, all without a word.
 
 A real cluster is made in a temporary home, started by the `atomizer` command on free ports with the offline profile,
-given real work, and stopped again. The console in the pictures is the real one, driven by keys.
+given real work, and stopped again; for Discord's pictures its bots talk to a local stand-in. The console in the
+pictures is the real one, driven by keys.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+from taking import ASKING, atomizer, cluster, take, until  # first: it makes the packages importable
+from with_discord import pictures as discord_pictures
 
-from textual.pilot import Pilot  # noqa: E402
+from console.app import ConsoleApp
+from console.screens.approvals import ApprovalsScreen
+from console.screens.run import RunScreen
+from console.screens.runs import RunList
+from runtime.config import load_cluster
+from runtime.home import Home
+from runtime.secrets import Secrets
 
-from console.app import ConsoleApp  # noqa: E402
-from console.screens.approvals import ApprovalsScreen  # noqa: E402
-from console.screens.run import RunScreen  # noqa: E402
-from console.screens.runs import RunList  # noqa: E402
-from runtime.config import load_cluster  # noqa: E402
-from runtime.home import Home  # noqa: E402
-from runtime.secrets import Secrets  # noqa: E402
-from tests.ports import Lease  # noqa: E402
-
-ASKING, ASKS = "secretary", "remember the review of the mirror study is on Friday at ten"
-"""Who must ask before it writes into its memory, and what it is given."""
+ASKS = "remember the review of the mirror study is on Friday at ten"
 WORK = {
     "webster": "Find the CTE of Zerodur Class 0 between 20 and 40 C",
     "auditor": "Which checks belong in a mesh convergence study?",
     "tech-lead": "delegate to webster: Compare the density of Zerodur and of silicon carbide",
     "study-builder": "remember the mirror study uses 12 design variables",
 }
-
-
-def atomizer(home: Path, *words: str) -> None:
-    subprocess.run([sys.executable, "-m", "cluster.cli", *words, "--home", str(home)], check=True, cwd=HERE.parent)
-
-
-async def until(true: Callable[[], Any], what: str) -> None:
-    try:
-        async with asyncio.timeout(30):
-            while not true():  # noqa: ASYNC110 - what is awaited is another process
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise SystemExit(f"no picture: {what} did not happen in 30 s") from None
-
-
-async def take(app: ConsoleApp, pilot: Pilot[None], name: str) -> None:
-    """Save what is on screen."""
-    app.clear_notifications()
-    await pilot.pause(1.3)
-    app.flush()
-    await pilot.pause(0.4)
-    svg = app.export_screenshot(title="atomizer-console")
-    # Each picture has its own ids, so that a page may hold several; a fixed one keeps it the same when nothing changed.
-    svg = re.sub(r"terminal-\d+", f"terminal-{name}", svg)
-    (HERE / f"{name}.svg").write_text(svg)
-    print(f"screenshots/{name}.svg")
 
 
 async def drive(home: Home) -> None:
@@ -103,20 +68,16 @@ async def drive(home: Home) -> None:
         await take(small, pilot, "small")
 
 
+def fleet_pictures() -> None:
+    with cluster() as home:
+        atomizer(home.root, "up", "--no-console")
+        asyncio.run(drive(home))
+
+
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="atomizer-pictures-") as folder, Lease(13) as lease:
-        root = Path(folder) / "home"
-        atomizer(root, "init")
-        ports = iter(lease.ports)
-        toml = root / "cluster.toml"
-        toml.write_text(re.sub(r"(?m)^port = \d+", lambda _: f"port = {next(ports)}", toml.read_text()))
-        instance = Home(root).instance(ASKING) / "instance.toml"
-        instance.write_text(instance.read_text().replace("deny = []", 'ask = ["memory_write"]\ndeny = []'))
-        try:
-            atomizer(root, "up", "--no-console")
-            asyncio.run(drive(Home(root)))
-        finally:
-            atomizer(root, "stop")
+    kinds = {"fleet": fleet_pictures, "discord": discord_pictures}
+    for word in sys.argv[1:] or kinds:
+        kinds[word]()
 
 
 if __name__ == "__main__":
