@@ -16,7 +16,7 @@ import msgspec
 
 from bench.report import Figure
 
-NAMES = ("fleet", "accept", "turn", "commands", "console", "kill", "stopped")
+NAMES = ("fleet", "accept", "turn", "commands", "console", "kill", "discord", "stopped")
 
 
 def main(names: list[str]) -> int:

@@ -187,14 +187,14 @@ ALTER TABLE children ADD COLUMN read_at REAL;
 ALTER TABLE beats ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';
 ALTER TABLE sessions ADD COLUMN pinned TEXT NOT NULL DEFAULT '[]';
 DROP INDEX steps_spent;
-CREATE INDEX steps_spent ON steps(finished_at) WHERE input_tokens IS NOT NULL;
-CREATE INDEX steps_prompt ON steps(prompt_hash) WHERE prompt_hash IS NOT NULL;
-CREATE INDEX runs_queued ON runs(seq) WHERE state = 'queued';
-CREATE INDEX runs_open ON runs(caller) WHERE state IN ('queued', 'running', 'waiting');
-CREATE INDEX runs_failed ON runs(seq) WHERE state = 'failed'
+CREATE INDEX steps_spent ON steps(finished_at) WHERE input_tokens IS NOT NULL
 """
 
 _V3 = """
+CREATE INDEX steps_prompt ON steps(prompt_hash) WHERE prompt_hash IS NOT NULL;
+CREATE INDEX runs_queued ON runs(seq) WHERE state = 'queued';
+CREATE INDEX runs_open ON runs(caller) WHERE state IN ('queued', 'running', 'waiting');
+CREATE INDEX runs_failed ON runs(seq) WHERE state = 'failed';
 CREATE TABLE posts(
   key TEXT NOT NULL,
   idx INTEGER NOT NULL,
