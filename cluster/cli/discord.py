@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 GLYPHS = {"ok": "+", "warning": "!", "problem": "x", "off": "-"}
 PLACES = {"ok": "+", "missing": "x", "hidden": "-", "unknown": "?"}
 IDENTITY = {"ok": "ok", "differs": "other", "none": "none", "unknown": "?"}
+INVITING = ("not_member", "role_permission")
+"""What opening the invite link mends."""
 WIDTH = 79
 
 
@@ -213,9 +215,9 @@ def _fleet(reports: list[AgentReport]) -> list[str]:
 def _details(reports: list[AgentReport], with_channels: bool, with_invite: bool) -> list[str]:
     lines: list[str] = []
     for report in reports:
-        told = [] if report.state == "off" else report.findings
+        told = [] if report.state == "off" else sorted(report.findings, key=lambda f: f.severity != "problem")
         shown = report.channels if with_channels else []
-        invite = report.invite if with_invite or any(f.code in ("not_member", "permission") for f in told) else ""
+        invite = report.invite if with_invite or any(f.code in INVITING for f in told) else ""
         if not (told or shown or invite):
             continue
         lines += ["", report.agent]

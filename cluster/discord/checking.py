@@ -256,7 +256,8 @@ class _Channels:
             shown = ", ".join(PERMISSIONS[name] for name in names)
             why, mend = _denial_words(denial, len(places))
             text = f"may not {shown} in {_listed(places)}: {why}"
-            self._report.found(severity, "permission", text, mend)  # type: ignore[arg-type]
+            code = "role_permission" if denial.where == "role" else "permission"
+            self._report.found(severity, code, text, mend)  # type: ignore[arg-type]
         if self._mute:
             text = f"its slash commands are closed to people in {_listed(self._mute)}"
             mend = "allow @everyone Use Application Commands there, if they are to be used"

@@ -165,6 +165,7 @@ class TestCheck:
         assert done.returncode == 1
         assert f"is not in the server {here.made['guild']}" in done.stdout
         assert "\nhttps://discord.com/oauth2/authorize?client_id=" in done.stdout
+        assert "oauth2" not in here.home.run("discord", "check", "optimizer").stdout
 
     def test_missing_permissions_are_named_with_where_they_are_taken(self, here: Land) -> None:
         extra = here.discord.add_channel("lab", category="labs")
@@ -201,7 +202,7 @@ class TestCheck:
         code, report = check(here, "auditor")
         here.discord.set_role("@everyone", everyone)
         assert code == 1
-        found = finding(report, "permission")
+        found = finding(report, "role_permission")
         assert found["text"].startswith("may not Create Public Threads in #command-center, ")
         assert found["text"].endswith(": none of its roles may")
         assert "invite link" in found["mend"]
