@@ -270,6 +270,7 @@ def _toml(cluster: Cluster, listing: Listing) -> str:
     """Lines to paste under or in place of what cluster.toml has."""
     import tomli_w
 
+    from protocols.runs import one_line
     from runtime.config_discord import channel_map
 
     known = {table.id: (name, table) for name, table in channel_map(cluster.file.discord)}
@@ -290,11 +291,12 @@ def _toml(cluster: Cluster, listing: Listing) -> str:
             entry |= {} if table.mention else {"mention": False}
         category = channel.category.lower().replace(" ", "-") or "none"
         categories.setdefault(category, {})[name] = entry
-    lines = [f"# The channels of {listing.name}, for {cluster.home.cluster_toml}"]
+    # A name is what somebody on Discord chose: in a comment it must not end the line.
+    lines = [f"# The channels of {one_line(listing.name)}, for {cluster.home.cluster_toml}"]
     if cluster.file.discord.guild is None:
         lines += ["[discord]", f'guild = "{listing.guild}"', ""]
     lines.append(tomli_w.dumps({"discord": {"channels": categories}}).rstrip())
-    lines += [f"# not heard: {channel.name} ({channel.kind}) {channel.id}" for channel in others]
+    lines += [f"# not heard: {one_line(channel.name)} ({channel.kind}) {channel.id}" for channel in others]
     return "\n".join(lines)
 
 

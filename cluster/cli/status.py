@@ -193,7 +193,7 @@ def _fill(made: Row, answer: AgentStatus) -> None:
     made.state = "busy" if answer.state == "busy" else "up"
     if answer.state not in ("up", "busy"):
         made.state = "late"
-        if not any(text.startswith(answer.state) for text in answer.failing):
+        if not answer.failing or answer.state == "paused":  # else what fails says it better
             made.notes.append(answer.state)
     if beat.state in ("overdue", "paused"):
         made.state = "late"

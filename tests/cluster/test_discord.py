@@ -120,6 +120,8 @@ class TestCheck:
         assert (code, report["token"]) == (1, "malformed")
         assert "without that word" in finding(report, "token_malformed")["text"]
         assert len(here.discord.view.requests()) == before
+        again = here.home.run("secrets", "set", "nx-expert", "discord", stdin=f"Bot {token}")
+        assert (again.returncode, "without that word" in again.stderr) == (78, True)
         Secrets(here.home.home).set("nx-expert", "discord", token)
 
     def test_one_token_for_two_agents_is_refused_by_name_and_never_shown(self, here: Land) -> None:
@@ -337,6 +339,14 @@ def here_user(here: Land, agent: str) -> dict[str, Any]:
     return {"id": ident, "username": "Auditor", "discriminator": "0001", "avatar": None, "bot": True, "verified": True}
 
 
+def test_a_connected_gateway_shows_its_new_name() -> None:
+    with land("webster") as here:
+        gateway = here.gateway()
+        assert gateway.status().channels[0].name == "webster"
+        here.home.cli("discord", "identity")
+        until(lambda: gateway.status().channels[0].name == "Webster")
+
+
 class TestChannels:
     def test_the_block_can_be_pasted_and_keeps_what_the_file_says(self, here: Land) -> None:
         path = here.home.home.cluster_toml
@@ -364,6 +374,16 @@ class TestChannels:
             here.discord.delete_channel(twin)
         assert found["house-1"] == {"twin": twins[0]}
         assert found["house-2"] == {f"twin-{twins[1][-4:]}": twins[1]}
+
+    def test_no_name_on_discord_writes_a_line_of_its_own(self, here: Land) -> None:
+        made = [here.discord.add_channel("x\nguild = 1", type=15), here.discord.add_channel('a"b\n[budget]')]
+        printed = here.home.cli("discord", "channels")
+        for ident in made:
+            here.discord.delete_channel(ident)
+        parsed = tomllib.loads(printed)
+        assert set(parsed) == {"discord"}
+        assert parsed["discord"]["channels"]["none"]['a"b\n[budget]'] == made[1]
+        assert f"# not heard: x guild = 1 (forum) {made[0]}" in printed
 
     def test_a_server_no_bot_is_in_is_told(self, here: Land) -> None:
         done = here.home.run("discord", "channels", "--guild", "123456789012345678")

@@ -104,7 +104,7 @@ class Connection:
             state=self._standing.state,
             detail=self._standing.detail,
             since=self._standing.since,
-            name=self._name,
+            name=client.me.name if client is not None else self._name,
             guilds=len(client.guilds) if client is not None else 0,
             next_at=self._standing.next_at,
         )
