@@ -13,9 +13,10 @@ from typing import Any
 
 from gateway.agent.acceptance import Acceptance
 from gateway.agent.approvals import Approvals
+from gateway.agent.inside import read_inside
 from gateway.channels.asking import KIND as ASK
 from gateway.channels.asking import Asking
-from gateway.channels.channel import Activity, Channel, Command, Heard, Listener
+from gateway.channels.channel import MAX_UPLOAD, Activity, Channel, Command, Heard, Listener, Upload
 from gateway.channels.commands import SPECS, Commands, Desk
 from gateway.channels.composing import session_of
 from gateway.channels.delivery import Delivery, Part
@@ -113,6 +114,7 @@ class Talk:
             channel,
             self.poster,
             parts_of=self._parts_of,
+            uploads=lambda names: asyncio.to_thread(self._uploads, names),
             close_draft=self.live.close,
             retarget=ledger.effects.retarget,
             add=self._add,
@@ -252,6 +254,25 @@ class Talk:
         from gateway.channels.presenting import parts_of
 
         return parts_of(self._redact(text), self._table(), self.channel.limit)
+
+    def _uploads(self, names: list[str]) -> list[Upload]:
+        """Files of the workspace and the shared folder, as they are now."""
+        from gateway.channels.files import safe_names
+
+        workspace, shared = self._config().workspace, self._cluster().home.shared
+        found: list[Upload] = []
+        left = MAX_UPLOAD
+        for name, shown in zip(names, safe_names([name.rpartition("/")[2] for name in names]), strict=True):
+            path = shared / name.removeprefix("shared/") if name.startswith("shared/") else workspace / name
+            try:
+                data = read_inside(path, (workspace, shared), left + 1)
+            except OSError as error:
+                raise PermanentRefusal(f"the file {name} is not there any more: {error.strerror}") from None
+            if len(data) > left:
+                raise PermanentRefusal(f"the files have more than {MAX_UPLOAD / 1e6:.0f} MB together")
+            left -= len(data)
+            found.append(Upload(shown, data))
+        return found
 
     def _ears(self) -> Ears:
         return ears(self._cluster().file.discord, self._config().file.discord, self._agent)

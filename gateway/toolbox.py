@@ -85,7 +85,7 @@ def build_tools(
         SessionsHistory(reader, own_runs),
         SessionsSend(own_runs),
         SessionsSpawn(own_runs),
-        MessageTool(ledger, reader, outbox, redact),
+        MessageTool(ledger, reader, outbox, roots, redact),
         RequestDelegation(peers, ledger),
         ShowStatus(status),
         ReadSkill(skills),

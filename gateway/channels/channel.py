@@ -46,6 +46,8 @@ class Place(msgspec.Struct, frozen=True):
     """A thread's channel."""
     started_from: str | None = None
     """The id of the message a thread was made from, where there is one."""
+    ours: bool = False
+    """A thread that this bot made."""
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -74,6 +76,8 @@ class Heard(msgspec.Struct, frozen=True):
     """Written by this bot."""
     mentions_me: bool = False
     """By name, or as a reply to a message of this bot."""
+    to_others: bool = False
+    """It mentions somebody, and not this bot."""
     reply_to: str | None = None
     """The id of the message it answers."""
     attachments: list[Attachment] = []
@@ -129,6 +133,10 @@ class Listener(Protocol):
 
 
 # -- what is said ----------------------------------------------------------------------------------------------------
+
+
+MAX_UPLOAD = 8_000_000
+"""Bytes of all files of one message; Discord takes ten million from a bot."""
 
 
 class Upload(msgspec.Struct, frozen=True):

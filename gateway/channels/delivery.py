@@ -42,16 +42,19 @@ class Delivery:
         poster: Poster,
         *,
         parts_of: Callable[[str], list[Part]],
+        uploads: Callable[[list[str]], Awaitable[list[Upload]]],
         close_draft: Callable[[str], Awaitable[None]],
         retarget: Callable[[int, str], Awaitable[None]],
         add: Callable[[str, NewEffect], Awaitable[None]],
         home: Callable[[], str | None],
         reactions: Callable[[], bool],
     ) -> None:
-        """`close_draft(run id)` returns when nothing but us touches the run's messages any more."""
+        """`uploads(names)`: files of the agent's; PermanentRefusal if one cannot be had. `close_draft(run id)` returns
+        when nothing but us touches the run's messages any more."""
         self._channel = channel
         self._poster = poster
         self._parts_of = parts_of
+        self._uploads = uploads
         self._close_draft = close_draft
         self._retarget = retarget
         self._add = add
@@ -88,6 +91,9 @@ class Delivery:
     async def _deliver(self, effect: Effect, target: Target, payload: Mapping[str, Any]) -> str:
         text = str(payload.get("text", ""))
         parts = self._parts_of(text)
+        if names := payload.get("files"):
+            files = await self._uploads(list(names))
+            parts[-1:] = [Part(part.text, [*part.files, *files]) for part in parts[-1:] or [Part("")]]
         origin = _origin(payload)
         rows = {row.index: row for row in await self._poster.of(effect.key)}
         if not parts and not rows:

@@ -45,8 +45,11 @@ def judge(heard: Heard, ears: Ears, table: InstanceDiscordTable, known: Known) -
         return _bot(heard, ears, table, known)
     if not listens_to(heard.author, ears):
         return _refuse(f"{heard.author.target} is not among [discord] users")
-    if not heard.mentions_me and ears.needs_mention(*_ids(heard.place)):
-        return _refuse("it mentions nobody here")
+    if not heard.mentions_me:
+        if heard.to_others:
+            return _refuse("it is said to somebody else")
+        if ears.needs_mention(*_ids(heard.place)) and not heard.place.ours:
+            return _refuse("it does not mention this agent")
     return ACCEPT
 
 

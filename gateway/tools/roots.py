@@ -143,6 +143,23 @@ class Roots:
         with self.parent(place) as folder:
             return read_in(folder, place)
 
+    def size(self, text: str) -> int:
+        """Bytes of the plain file `text`; raises ToolError."""
+        place = self.find(text)
+        if not place.inside.parts:
+            raise ToolError(f"{text!r} is a folder")
+        with self.parent(place) as folder:
+            try:
+                handle = open_plain(folder, place.inside.name)
+            except NotPlain:
+                raise ToolError(f"{text!r} is no plain file") from None
+            except OSError as error:
+                raise _explain(error, place) from None
+            try:
+                return os.fstat(handle).st_size
+            finally:
+                os.close(handle)
+
 
 def read_in(folder: int, place: Place) -> bytes:
     """The file `place`, whose folder is open; raises ToolError."""

@@ -30,7 +30,7 @@ def author_of(user: discord.abc.User, webhook: int | None = None) -> Author:
     return Author(target=user_target(user.id), name=user.display_name, bot=user.bot or webhook is not None)
 
 
-def place_of(channel: AnyChannel, person: str = "") -> Place:
+def place_of(channel: AnyChannel, person: str = "", me: discord.abc.User | None = None) -> Place:
     """`person`: whom a direct channel is with, whose recipient the library often does not know."""
     target = channel_target(channel.id)
     if isinstance(channel, (discord.DMChannel, discord.GroupChannel)):
@@ -48,6 +48,7 @@ def place_of(channel: AnyChannel, person: str = "") -> Place:
             guild=guild,
             parent=channel_target(channel.parent_id),
             started_from=None if own_start else str(channel.id),
+            ours=me is not None and channel.owner_id == me.id,
         )
     return Place(target=target, kind="channel", name=getattr(channel, "name", ""), guild=guild)
 
@@ -63,15 +64,17 @@ def heard(message: discord.Message, me: discord.ClientUser, place: Place | None 
         else None
     )
     replies_to_me = isinstance(replied, discord.Message) and replied.author.id == me.id and reply_to is not None
+    mentions_me = not own and (replies_to_me or mentions(message, me))
     files = [*message.attachments, *(file for shot in message.message_snapshots for file in shot.attachments)]
     return Heard(
         id=str(message.id),
-        place=place or place_of(message.channel, "" if own else message.author.display_name),
+        place=place or place_of(message.channel, "" if own else message.author.display_name, me),
         author=author_of(message.author, message.webhook_id),
         text=text_of(message, me, raw=own),
         at=message.created_at.timestamp(),
         own=own,
-        mentions_me=not own and (replies_to_me or mentions(message, me)),
+        mentions_me=mentions_me,
+        to_others=not mentions_me and bool(message.mentions or message.role_mentions),
         reply_to=reply_to,
         attachments=[
             Attachment(

@@ -132,7 +132,7 @@ class Speaker:
             else:
                 found = [m async for m in channel.history(limit=limit)][::-1]
         person = next((m.author.display_name for m in found if m.author.id != self._client.me.id), "")
-        where = reading.place_of(channel, person)
+        where = reading.place_of(channel, person, self._client.me)
         return [reading.heard(message, self._client.me, where) for message in found if message.type in reading.SAID]
 
     async def _channel(self, to: Target) -> discord.PartialMessageable | discord.DMChannel:

@@ -43,6 +43,9 @@ class Desk:
 
         async def nothing(run_id: str) -> None: ...
 
+        async def uploads(names: list[str]) -> list[Upload]:
+            return [Upload(name, name.encode()) for name in names]
+
         async def retarget(effect_id: int, target: str) -> None:
             self.retargeted.append(target)
 
@@ -50,6 +53,7 @@ class Desk:
             self.channel,
             self.poster,
             parts_of=lambda text: self.parts(text),
+            uploads=uploads,
             close_draft=nothing,
             retarget=retarget,
             add=self.ledger.effects.add,
@@ -236,6 +240,22 @@ class TestDrafts:
         await desk.restart()
         await desk.deliver("one|two")
         assert desk.channel.texts(ROOM) == []
+
+
+class TestFiles:
+    async def test_go_with_the_last_message_once(self, desk: Desk) -> None:
+        await desk.deliver("one|two", files=["plot.png", "mesh.inp"])
+        await desk.restart()
+        await desk.deliver("one|two", files=["plot.png", "mesh.inp"])
+        assert [(m.text, m.files) for m in desk.channel.messages] == [("one", []), ("two", ["plot.png", "mesh.inp"])]
+
+    async def test_whose_answer_was_lost_are_not_sent_twice(self, desk: Desk) -> None:
+        desk.channel.fail("send", Uncertain("no answer came"), when="after")
+        with pytest.raises(Uncertain):
+            await desk.deliver("one", files=["plot.png"])
+        desk.now += 3600
+        await desk.deliver("one", files=["plot.png"])
+        assert [(m.text, m.files) for m in desk.channel.messages] == [("one", ["plot.png"])]
 
 
 class TestAnswering:

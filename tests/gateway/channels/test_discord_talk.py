@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 import pytest
 
 from tests.gateway.channels.land import Land, land
+from tests.gateway.obeying import obedient_model, obey
+from tests.standins.models.script import Reply, Script
 
 
 @pytest.fixture(scope="module")
@@ -51,3 +54,22 @@ def test_its_state_shows_and_readiness_follows(here: Land) -> None:
     (channel,) = gateway.status().channels
     assert (channel.provider, channel.state, channel.name, channel.guilds) == ("discord", "ready", "webster", 1)
     assert gateway.raw("GET", "/ready")[0] == 200
+
+
+def test_an_answer_is_shown_while_it_is_written_and_split_where_it_is_long() -> None:
+    lines = [f"line {n:03} of what there is to say about glass." for n in range(70)]
+    with land("webster") as there, obedient_model() as server:
+        server.script = Script([Reply(text="\n".join(lines), piece=60, pause=0.05, times=0)])
+        obey(there.home, server, "webster")
+        there.configure("webster", home=f"discord:channel:{there.channel('webster')}")
+        there.gateway()
+        asked = there.say("tell me of glass")
+        there.answer(asked, seconds=90)
+        view = there.discord.view
+        rows = view.messages("webster", "webster")
+        assert len(rows) == 2
+        assert [row["reply_to"] for row in rows] == [asked, None]
+        assert re.findall(r"line (\d\d\d)", "\n".join(row["content"] for row in rows)) == [f"{n:03}" for n in range(70)]
+        shown = [e["time"] for e in view.events("sent", "webster") + view.events("edited", "webster")]
+        assert len(shown) >= 4, "it was not shown while it was written"
+        assert view.events("typed", "webster")

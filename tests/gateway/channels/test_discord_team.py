@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -115,6 +116,11 @@ def test_a_mention_is_answered_in_a_thread_of_its_own_which_goes_on(here: Land) 
     assert here.discord.view.texts("webster", author="webster") == []
     more = here.say("what is the thermal expansion of zerodur?", channel=thread["id"])
     assert "[offline]" in here.answer(more)
+    plain = here.discord.say(thread["id"], PERSON, "status")  # in its own thread it needs no mention
+    here.answer(plain)
+    aside = here.discord.say(thread["id"], PERSON, "what do you think?", mentions=["manager"])
+    here.answer(aside, by="manager")
+    assert {row["author"] for row in here.discord.view.replies(aside)} == {"manager"}
     sessions = [key for (key,) in here.gateway("webster").sql("SELECT key FROM sessions")]
     assert f"agent:webster:discord:channel:{thread['id']}" in sessions
 
@@ -130,6 +136,25 @@ def test_a_long_answer_comes_as_a_file_with_its_beginning(here: Land) -> None:
     row = here.discord.wait_for(lambda v: [r for r in v.messages("manager", "manager") if r["attachments"]], 30)[0]
     assert row["attachments"][0]["filename"] == "answer.md"
     assert "answer.md" in row["content"]
+
+
+def test_files_go_out_with_a_message(here: Land) -> None:
+    with obedient_model() as server:
+        obey(here.home, server, "webster", allow=("message",))
+        gateway = here.gateway("webster")
+        gateway.post("/control/reload", {})
+        workspace = here.home.home.workspace("webster")
+        (workspace / "notes").mkdir(exist_ok=True)
+        (workspace / "notes" / "mesh.inp").write_text("*NODE\n1, 0, 0, 0\n")
+        to = f"discord:channel:{here.channel('research')}"
+        arguments = {"to": to, "text": "the mesh", "files": ["notes/mesh.inp"]}
+        run = gateway.result(gateway.delegate(json.dumps([["message", arguments]])), 90)
+        assert f"delivered to {to}" in str(run.steps), run
+        (row,) = here.discord.view.messages("research", "webster")
+        assert [a["filename"] for a in row["attachments"]] == ["mesh.inp"]
+        escaping = {"to": to, "text": "x", "files": ["../../secrets/operator"]}
+        run = gateway.result(gateway.delegate(json.dumps([["message", escaping]])), 60)
+        assert "outside your workspace" in str(run.steps)
 
 
 def test_presence_shows_how_much_there_is_to_do(here: Land) -> None:

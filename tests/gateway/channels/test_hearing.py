@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.channels.channel import Attachment, Author, Heard, Place
@@ -42,7 +43,7 @@ def decide(heard: Heard, *, known: Known | None = None, table: dict[str, Any] | 
     [
         # in channels
         (mention(), {}, "accept"),
-        (message(), {}, "it mentions nobody here"),
+        (message(), {}, "it does not mention this agent"),
         (message(Place(FREE, "channel", guild=GUILD)), {}, "accept"),
         (mention(text=""), {}, "accept"),
         (message(Place(FREE, "channel", guild=GUILD), text=" "), {}, "there is nothing in it"),
@@ -64,7 +65,11 @@ def decide(heard: Heard, *, known: Known | None = None, table: dict[str, Any] | 
             f"{THREAD} is not among the channels of this agent",
         ),
         (message(thread(FREE)), {}, "accept"),
-        (message(thread(ROOM)), {}, "it mentions nobody here"),
+        (message(thread(ROOM)), {}, "it does not mention this agent"),
+        # in a thread that it made, and where it needs no mention, what is said to nobody else is said to it
+        (message(msgspec.structs.replace(thread(ROOM), ours=True)), {}, "accept"),
+        (message(msgspec.structs.replace(thread(ROOM), ours=True), to_others=True), {}, "it is said to somebody else"),
+        (message(Place(FREE, "channel", guild=GUILD), to_others=True), {}, "it is said to somebody else"),
         # people
         (mention(), {"users": frozenset({ANN.id})}, "accept"),
         (mention(author=BOB), {"users": frozenset({ANN.id})}, f"{BOB} is not among [discord] users"),
