@@ -186,7 +186,10 @@ class ApprovalsScreen(ConsoleScreen):
         asked = self.chosen
         if asked is None:
             return
-        run = self.app.store.runs.get(asked.run_id or "") or await self._read_run(asked)
+        if asked.run_id is None:
+            self.app.tell(f"no run asks this: {asked.agent} does, beside its work")
+            return
+        run = self.app.store.runs.get(asked.run_id) or await self._read_run(asked)
         if run is None:
             self.app.tell(f"the run {asked.run_id} cannot be read: is {asked.agent} up?", "warning")
         else:

@@ -68,6 +68,8 @@ class TestSeen:
             assert asked.id in text
             screen = app.front.query_one(Page)
             assert screen.max_scroll_y == 0, "all of it is on the screen"
+            await pilot.press("enter")
+            await until(lambda: "no run asks this" in "".join(str(told.message) for told in app._notifications))
 
     async def test_a_new_question_is_counted_rung_for_and_shown_above_the_log(
         self, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
