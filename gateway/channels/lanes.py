@@ -39,6 +39,8 @@ class Lane:
         """Ids that are settled; the newest."""
         self.behind = False
         """Something was said that we did not hear: the history comes first, for it is older."""
+        self.after_queue = False
+        """What was not heard is newer than all that waits: the history comes after it."""
         self.due = 0.0
         """When the history is read, as the loop's time."""
         self.failures = 0
@@ -83,14 +85,15 @@ class Lanes:
 
     def put(self, lane: Lane, event: Heard | Change) -> None:
         """Behind all that waits there; what does not fit is read from the history later."""
-        if self._waiting < WAITING:
+        if self._waiting < WAITING and not (lane.after_queue and isinstance(event, Heard)):
             self._waiting += 1
             lane.queue.append(event)
             lane.wake.set()
             self._start(lane)
-        elif isinstance(event, Heard):
+        elif isinstance(event, Heard) and not lane.behind:
             log.warning("%s: too much at once; the rest is read from its history", lane.target)
             self.fall_behind(lane)
+            lane.after_queue = True
 
     def put_back(self, lane: Lane, event: Heard | Change) -> None:
         """It is not its turn yet."""
@@ -98,7 +101,7 @@ class Lanes:
         lane.queue.appendleft(event)
 
     def fall_behind(self, lane: Lane) -> None:
-        lane.behind, lane.due, lane.failures = True, 0.0, 0
+        lane.behind, lane.after_queue, lane.due, lane.failures = True, False, 0.0, 0
         lane.wake.set()
         self._start(lane)
 
@@ -126,7 +129,8 @@ class Lanes:
         try:
             while lane.queue or lane.behind:
                 lane.wake.clear()
-                if lane.behind and lane.due <= loop.time():
+                if lane.behind and lane.due <= loop.time() and not (lane.after_queue and lane.queue):
+                    lane.after_queue = False
                     await self._catch_up(lane)
                 elif lane.queue:
                     self._waiting -= 1

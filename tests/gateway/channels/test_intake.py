@@ -592,7 +592,19 @@ class TestCatchingUp:
             world.say(FREE, ANN, f"message {number}")
         async with world.listening():
             await world.settle()
-        assert sorted(world.texts) == [f"message {number}" for number in range(10)]
+        assert world.texts == [f"message {number}" for number in range(10)]
+
+    async def test_what_waits_comes_before_what_did_not_fit(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Else a kill in between would lose it: the mark stands past all that the history was read up to."""
+        monkeypatch.setattr(lanes_module, "WAITING", 3)
+        monkeypatch.setattr(intake_module, "CATCH_UP", 2)
+        async with world.listening():
+            for number in range(4):
+                world.say(FREE, ANN, f"message {number}")
+            await world.settle()
+        assert world.texts == [f"message {number}" for number in range(4)]
 
 
 class TestFullDisk:
