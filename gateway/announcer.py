@@ -65,6 +65,12 @@ class Announcer:
         if summary.state.ended:
             self._waiters.ended(run_id)
 
+    def delivery_changed(self, run_id: str) -> None:
+        """What became of a run's answer is another; its state is what it was, so those inside have heard of it."""
+        summary = self._reader.summary(run_id)
+        if summary is not None:
+            self._bus.publish(RunEvent(at=time.time(), agent=self._agent, run=summary))
+
     def delta(self, run_id: str, text: str, reset: bool) -> None:
         event = DeltaEvent(at=time.time(), agent=self._agent, run_id=run_id, text=text, reset=reset)
         self._bus.publish(event, changes_status=False)

@@ -278,7 +278,7 @@ class Gateway:
             self._ledger,
             self._reader,
             {**effect_handlers(agent, self.project_log, self.peers), **self.talk.handlers()},
-            on_change=self.announcer.run_changed,
+            on_change=self.announcer.delivery_changed,
         )
         self.own_runs = OwnRuns(
             agent,

@@ -106,6 +106,9 @@ def test_runs_and_delegations_are_told_in_their_channels(here: Land) -> None:
     logs = here.discord.wait_for(lambda v: (t := "\n".join(v.texts("agent-logs"))).count("succeeded") >= 2 and t, 40)
     assert "**manager** succeeded" in logs
     assert "**webster** succeeded" in logs
+    here.answer(here.say("status", to="manager"), by="manager")  # an answer that was delivered
+    text = here.discord.wait_for(lambda v: (t := "\n".join(v.texts("agent-logs"))).count("<@") and t, 40)
+    assert len(re.findall(r"\*\*manager\*\* succeeded.*<@", text)) == 1
 
 
 def test_a_mention_is_answered_in_a_thread_of_its_own_which_goes_on(here: Land) -> None:
