@@ -17,6 +17,10 @@ MESSAGES = 120
 CHANNELS = 200
 CHARS = 1000
 """Of one message's text."""
+ROOM = 1_500_000
+"""Bytes of all channels, about: beyond it the quietest is forgotten, and its history read when it is needed."""
+_OVERHEAD = 1000
+"""Bytes of one message beside its text, about."""
 
 
 def order(message_id: str) -> tuple[int, ...]:
@@ -36,15 +40,17 @@ class Recent:
     def __init__(self) -> None:
         self._channels: OrderedDict[Target, dict[str, Heard]] = OrderedDict()
         self._complete: set[Target] = set()
+        self._taken = 0
 
     def add(self, heard: Heard) -> None:
         said = self._channels.setdefault(heard.place.target, {})
         self._channels.move_to_end(heard.place.target)
-        said[heard.id] = msgspec.structs.replace(heard, text=_short(heard.text), attachments=[])
+        self._put(said, msgspec.structs.replace(heard, text=_short(heard.text), attachments=[]))
         if len(said) > MESSAGES:
-            del said[min(said, key=order)]
-        if len(self._channels) > CHANNELS:
-            gone, _ = self._channels.popitem(last=False)
+            self._drop(said, min(said, key=order))
+        while len(self._channels) > CHANNELS or (self._taken > ROOM and len(self._channels) > 1):
+            gone, quiet = self._channels.popitem(last=False)
+            self._taken -= sum(map(_size, quiet.values()))
             self._complete.discard(gone)
 
     def fill(self, place: Target, history: Iterable[Heard]) -> None:
@@ -62,16 +68,26 @@ class Recent:
         """Something was missed: histories are read again when they are needed."""
         self._channels.clear()
         self._complete.clear()
+        self._taken = 0
 
     def find(self, place: Target, message_id: str) -> Heard | None:
         return self._channels.get(place, {}).get(message_id)
 
     def reword(self, place: Target, message_id: str, text: str) -> None:
         if heard := self.find(place, message_id):
-            self._channels[place][message_id] = msgspec.structs.replace(heard, text=_short(text))
+            self._put(self._channels[place], msgspec.structs.replace(heard, text=_short(text)))
 
     def remove(self, place: Target, message_id: str) -> None:
-        self._channels.get(place, {}).pop(message_id, None)
+        self._drop(self._channels.get(place, {}), message_id)
+
+    def _put(self, said: dict[str, Heard], heard: Heard) -> None:
+        self._drop(said, heard.id)
+        said[heard.id] = heard
+        self._taken += _size(heard)
+
+    def _drop(self, said: dict[str, Heard], message_id: str) -> None:
+        if (gone := said.pop(message_id, None)) is not None:
+            self._taken -= _size(gone)
 
     def window(self, heard: Heard, most: int, answered: Callable[[Heard], bool]) -> list[Heard]:
         """What others said before `heard`, since the last message that was `answered`: at most so many, oldest first.
@@ -86,6 +102,10 @@ class Recent:
             if not said[message_id].own:
                 found.append(said[message_id])
         return found[::-1]
+
+
+def _size(heard: Heard) -> int:
+    return _OVERHEAD + len(heard.text)
 
 
 def _short(text: str) -> str:
