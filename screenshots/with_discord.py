@@ -94,8 +94,3 @@ async def drive(home: Home, discord: DiscordThread, made: dict[str, Any], titles
         await until(lambda: isinstance(app.screen, ApprovalsScreen) and app.screen.has_approval, "the question's page")
         await take(app, pilot, "discord-approval")
         await pilot.press("escape")
-    small = ConsoleApp(load_cluster(home), Secrets(home).token("operator"))
-    async with small.run_test(size=(80, 24)) as pilot:
-        await until(lambda: sum(a.live for a in small.store.agents.values()) >= 8, "eight up")
-        small.fleet.table.go_to(REVOKED)
-        await take(small, pilot, "discord-small")

@@ -18,7 +18,7 @@ from protocols.errors import AtomizerError
 PORTAL = "https://discord.com/developers/applications"
 MOST_REQUESTS = 20
 """For one agent in one command."""
-SECONDS = 60.0
+SECONDS = 30.0
 """The same."""
 _HIDDEN = frozenset({500, 502, 504, 524})
 """The library repeats these by itself, for half a minute."""

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from cluster.discord.bot import MOST_REQUESTS
+from cluster.discord.needs import PERMISSIONS
 from runtime.config import load_cluster
 from runtime.home import shipped_instances
 from runtime.secrets import Secrets
@@ -271,6 +273,13 @@ class TestCheck:
         lines = here.home.run("discord", "check").stdout.splitlines()
         assert lines[0].split() == ["AGENT", "BOT", "INTENT", "CHANNELS", "NAME", "PICTURE"]
         assert [line for line in lines if len(line) > 79 and not line.startswith("https://")] == []
+
+
+def test_the_page_says_what_each_permission_is_for() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "discord.md").read_text()
+    table = page[page.index("| permission | for |") :].partition("\n\n")[0]
+    named = {name.strip() for row in table.splitlines()[2:] for name in row.split("|")[1].split(",")}
+    assert named == {PERMISSIONS[name] for name in (*NEEDED, "create_public_threads")}
 
 
 class TestIdentity:
