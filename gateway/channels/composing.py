@@ -69,7 +69,7 @@ def compose(
     return NewRun(
         run_id=new_run_id(),
         source=RunSource.CHAT,
-        name="chat",
+        name=shown_name(heard.author.name),
         caller=str(author.target),
         people=not author.bot,
         session_key=session_key,

@@ -115,7 +115,7 @@ class Delivery:
             if index not in wanted:
                 await self._poster.drop(row, target)
         log.info("delivered to %s: %d message(s)", target, len(parts))
-        return f"delivered: {len(parts)} message(s)" if parts else "nothing left to say"
+        return f"{len(parts)} message{'s' if len(parts) > 1 else ''}" if parts else "nothing left to say"
 
     async def _refused(self, effect: Effect, target: Target, error: Refusal) -> None:
         """A person who takes no direct messages: say so where others of the cluster read, without the text."""
