@@ -28,6 +28,10 @@ Accept = Callable[[NewRun], Awaitable[tuple[str, RunState, bool]]]
 PARENT_MESSAGES = 8
 PARENT_CHARS = 4000
 """Of a channel's conversation, for the first run of a thread in it."""
+MOST_OPEN = 50
+"""Requests of one person that have not ended; more are not heard until some have."""
+MOST_IN_SESSION = 200
+"""The same of all people in one conversation."""
 _THREAD_NAME = 80
 
 
@@ -74,12 +78,14 @@ class Reception:
         self._ears = ears
         self._accept = accept
         self._redact = redact
+        self._too_many: set[Target] = set()
+        """Of whom it was said that they ask for too much."""
 
     async def take(self, heard: Heard) -> None:
         """Decide, and make the run. Raises StorageFull; then nothing is lost by taking it in again."""
         verdict = await self._decide(heard)
         if verdict.outcome == "accept":
-            if not self._known(heard):
+            if not self._known(heard) and self._has_room(heard):
                 await self._make_run(heard)
         elif verdict.outcome == "pair":
             await self._strangers.asked(heard)
@@ -99,6 +105,20 @@ class Reception:
     def _known(self, heard: Heard) -> bool:
         """Is it a run already?"""
         return self._reader.has_key(str(heard.author.target), key_of(self._channel.provider, heard.id))
+
+    def _has_room(self, heard: Heard) -> bool:
+        """Is there not too much of theirs, or in that conversation, already? Operators always have room."""
+        person = heard.author.target
+        if person.id in self._ears().operators:
+            return True
+        session = session_of(self._agent, heard.place, heard.author, self._table().dm_session)
+        if self._reader.open_runs_of(str(person)) < MOST_OPEN and self._reader.open_runs_in(session) < MOST_IN_SESSION:
+            self._too_many.discard(person)
+            return True
+        if person not in self._too_many:
+            self._too_many.add(person)
+            log.warning("%s asks for too much at once: %s and what follows is not heard for now", person, heard.id)
+        return False
 
     async def _make_run(self, heard: Heard) -> None:
         table = self._table()

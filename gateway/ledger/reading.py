@@ -124,6 +124,14 @@ class Reader:
         ).fetchone()
         return int(count)
 
+    def open_runs_in(self, session_key: str) -> int:
+        """Runs of a session that have not ended."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM runs WHERE state IN ('queued', 'running', 'waiting') AND session_key = ?",
+            (session_key,),
+        ).fetchone()
+        return int(count)
+
     def summary(self, run_id: str) -> RunSummary | None:
         row = self._db.execute(f"{_LIST} WHERE id = ?", (run_id,)).fetchone()
         return RunSummary(**self._summary_fields(row, self._delivery(run_id))) if row else None

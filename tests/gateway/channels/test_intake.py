@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from gateway.channels import intake as intake_module
 from gateway.channels import lanes as lanes_module
+from gateway.channels import reception as reception_module
 from gateway.channels.channel import Heard, NotConnected, Place, Refusal, Unreachable
 from gateway.ledger.records import ClaimedRun, Ending
 from protocols.runs import RunSource, RunState
@@ -605,6 +606,44 @@ class TestCatchingUp:
                 world.say(FREE, ANN, f"message {number}")
             await world.settle()
         assert world.texts == [f"message {number}" for number in range(4)]
+
+
+class TestTooMuch:
+    async def test_of_one_person_is_not_heard_until_something_ended(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reception_module, "MOST_OPEN", 2)
+        async with world.listening():
+            for number in range(5):
+                world.say(ROOM, ANN, f"@me {number}")
+            world.say(ROOM, BOB, "@me another's")
+            await world.settle()
+            assert world.texts == ["0", "1", "another's"]
+            for run in await world.claim():
+                await world.ledger.finish(run.run_id, Ending(RunState.SUCCEEDED))
+            world.say(ROOM, ANN, "@me later")
+            await world.settle()
+        assert world.texts[3:] == ["later"]
+
+    async def test_in_one_conversation_leaves_the_others_alone(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reception_module, "MOST_IN_SESSION", 1)
+        async with world.listening():
+            for person in (ANN, BOB):
+                world.say(ROOM, person, "@me here")
+            world.say(OTHER, BOB, "@me there")
+            await world.settle()
+        assert world.texts == ["here", "there"]
+
+    async def test_operators_always_have_room(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(reception_module, "MOST_OPEN", 1)
+        world.ears = ears_of(operators=frozenset({ANN.id}))
+        async with world.listening():
+            for number in range(3):
+                world.say(ROOM, ANN, f"@me {number}")
+            await world.settle()
+        assert world.texts == ["0", "1", "2"]
 
 
 class TestFullDisk:
