@@ -21,6 +21,7 @@ from gateway.ledger.records import Picture
 from gateway.models.outside import MAX_OUTSIDE
 from gateway.models.pictures import kind_of
 from protocols.errors import StorageFull
+from protocols.runs import one_line
 
 log = logging.getLogger("hearing")
 
@@ -29,6 +30,9 @@ MOST_FILES = 10
 TEXT_BYTES = 100_000
 """A text up to this size is read to the model at once; a longer one it reads with its tools."""
 FOLDER = "inbox"
+DAY_BYTES = 500_000_000
+DAY_FILES = 2000
+"""Of one day's folder: anybody who is heard can send files, and nobody is to fill the disk with them."""
 PROGRAMS = frozenset(
     "apk app bat cmd com cpl deb dll dmg exe hta jar js jse lnk msi msix ps1 reg rpm scr sh so sys vb vbs wsf".split()
 )
@@ -51,20 +55,26 @@ class Inbox:
 
         Receiving the same message again finds what it kept before.
         """
-        files = [await self._take(heard, attachment, most) for attachment in heard.attachments[:MOST_FILES]]
+        files: list[File] = []
+        for attachment in heard.attachments[:MOST_FILES]:
+            shown = sum(len(file.text) for file in files)
+            files.append(await self._take(heard, attachment, most, MAX_OUTSIDE - shown))
         over = heard.attachments[MOST_FILES:]
         return files + [File(a.name, f"not taken in: more than {MOST_FILES} files in one message") for a in over]
 
-    async def _take(self, heard: Heard, attachment: Attachment, most: int) -> File:
-        if problem := refused(attachment, most):
+    async def _take(self, heard: Heard, attachment: Attachment, most: int, room: int) -> File:
+        """`room`: characters of it that are shown at most."""
+        day = time.strftime("%Y-%m-%d", time.gmtime(heard.at))
+        if problem := refused(attachment, most) or await asyncio.to_thread(
+            no_room, self._workspace(), day, attachment.size
+        ):
             log.info("%s of message %s is not taken in: %s", attachment.name, heard.id, problem)
             return File(attachment.name, f"not taken in: {problem}")
         try:
             data = await self._fetch(attachment, most)
         except ChannelError as error:
             log.warning("%s of message %s could not be fetched: %s", attachment.name, heard.id, error)
-            return File(attachment.name, f"not taken in: it could not be fetched ({error})")
-        day = time.strftime("%Y-%m-%d", time.gmtime(heard.at))
+            return File(attachment.name, f"not taken in: it could not be fetched ({_plain(error)})")
         try:
             path = await asyncio.to_thread(keep, self._workspace(), day, file_name(attachment), data)
         except OSError as error:
@@ -72,7 +82,7 @@ class Inbox:
                 raise StorageFull(f"no room for {attachment.name}: {error.strerror}") from None
             log.error("%s of message %s could not be kept: %s", attachment.name, heard.id, error)
             return File(attachment.name, f"not taken in: it could not be kept ({error.strerror})")
-        return self._described(attachment, path, data)
+        return await asyncio.to_thread(_described, attachment, path, data, room)
 
     async def _fetch(self, attachment: Attachment, most: int) -> bytes:
         for pause in _TRIES:
@@ -84,19 +94,25 @@ class Inbox:
                 await asyncio.sleep(pause)
         return await self._channel.fetch(attachment, most)
 
-    @staticmethod
-    def _described(attachment: Attachment, path: str, data: bytes) -> File:
-        size = f"{len(data) / 1000:.1f} kB, in your workspace as {path}"
-        kind = kind_of(data)
-        if isinstance(kind, str):
-            picture = Picture(path, kind, hashlib.sha256(data).hexdigest())
-            return File(attachment.name, f"an image, {size}", picture=picture)
-        text = _as_text(data)
-        if text is None:
-            return File(attachment.name, size)
-        if len(text) > MAX_OUTSIDE:
-            return File(attachment.name, f"a text, {size}; its beginning:", text[:MAX_OUTSIDE])
-        return File(attachment.name, f"a text, {size}", text)
+
+def _described(attachment: Attachment, path: str, data: bytes, room: int) -> File:
+    """What the model is told of it. Not for the event loop: an image's header may be long."""
+    size = f"{len(data) / 1000:.1f} kB, in your workspace as {path}"
+    kind = kind_of(data)
+    if isinstance(kind, str):
+        picture = Picture(path, kind, hashlib.sha256(data).hexdigest())
+        return File(attachment.name, f"an image, {size}", picture=picture)
+    text = _as_text(data)
+    if text is None:
+        return File(attachment.name, size)
+    if len(text) > room:
+        return File(attachment.name, f"a text, {size}" + ("; its beginning:" if room else ""), text[:room])
+    return File(attachment.name, f"a text, {size}", text)
+
+
+def _plain(error: Exception) -> str:
+    """An error may hold the file's name, which must not look like a line of ours."""
+    return one_line("".join(c if c.isprintable() and c not in "[]" else " " for c in str(error)))
 
 
 def refused(attachment: Attachment, most: int) -> str:
@@ -105,10 +121,21 @@ def refused(attachment: Attachment, most: int) -> str:
         return "this agent takes no files ([discord] attachment_mb = 0)"
     if attachment.size > most:
         return f"{attachment.size / 1e6:.1f} MB, the most is {most / 1e6:g} MB ([discord] attachment_mb)"
-    ending = attachment.name.rpartition(".")[2].lower().strip()
+    ending = file_name(attachment).rpartition(".")[2].lower()
     if ending in PROGRAMS or attachment.content_type.partition(";")[0].strip().lower() in _PROGRAM_TYPES:
         return "it is a program"
     return ""
+
+
+def no_room(workspace: Path, day: str, size: int) -> str:
+    """Why a day's folder takes no file of so many bytes more; empty if it does. Not for the event loop."""
+    count = taken = 0
+    with contextlib.suppress(OSError), os.scandir(workspace / FOLDER / day) as entries:
+        for entry in entries:
+            count += 1
+            with contextlib.suppress(FileNotFoundError):
+                taken += entry.stat(follow_symlinks=False).st_size
+    return f"{FOLDER}/{day} is full" if count >= DAY_FILES or taken + size > DAY_BYTES else ""
 
 
 def file_name(attachment: Attachment) -> str:
