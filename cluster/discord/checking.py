@@ -113,6 +113,12 @@ async def _look(home: Home, bot: Bot, needs: Needs, report: AgentReport) -> None
         guild = await _guild(bot, ident, report)
         if guild is not None:
             members[guild.id] = await guild.fetch_member(bot.me.id)
+            if members[guild.id].guild_permissions.administrator:
+                text = f"is Administrator of {guild.name}: a fooled model or a stolen token could do anything there"
+                mend = (
+                    "Server Settings > Roles: take Administrator from its role; the invite link asks for what it needs"
+                )
+                report.found("warning", "administrator", text, mend)
             channels |= {str(channel.id): channel for channel in await guild.fetch_channels()}
     if members:
         await _Channels(bot, channels, members, report).look(needs)

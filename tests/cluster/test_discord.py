@@ -240,6 +240,11 @@ class TestCheck:
         assert "#plain" in finding(report, "people_commands")["text"]
         assert codes(report) == {"code_grant"}
 
+    def test_an_administrator_has_more_than_it_needs(self, here: Land) -> None:
+        here.discord.give_role("nx-expert", here.discord.add_role("boss", ["administrator"]))
+        code, report = check(here, "nx-expert")
+        assert (code, "is Administrator of Atomizer" in finding(report, "administrator")["text"]) == (0, True)
+
     def test_several_people_in_one_conversation_are_a_warning(self, here: Land) -> None:
         here.configure("reporter", users=["223456789012345678"])
         _, report = check(here, "reporter")
