@@ -118,5 +118,5 @@ def where(place: Place) -> str:
 
 def line_of(heard: Heard) -> str:
     """A message of the history on a line of its own; further lines of it are indented."""
-    text = heard.text.strip().replace("\n", "\n    ")
+    text = "\n    ".join(heard.text.strip().splitlines())
     return f"[{time.strftime('%H:%M', time.gmtime(heard.at))}] {who(heard)}: {text}"
