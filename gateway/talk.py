@@ -101,6 +101,7 @@ class Talk:
         self._wake_outbox = wake_outbox
         self._side_tasks: set[asyncio.Task[None]] = set()
         self._presence: asyncio.TimerHandle | None = None
+        self._state = ""
         self.poster = Poster(channel, ledger.posts, reader.posts.known)
         self.live = Live(
             channel,
@@ -235,7 +236,8 @@ class Talk:
 
     def connection_changed(self) -> None:
         """What waits for the channel goes out as soon as it can."""
-        if self.channel.ready:
+        before, self._state = self._state, self.channel.status().state
+        if self._state == "ready" != before:
             self._beside(self._hurry(), "hurry")
 
     # -- inside ------------------------------------------------------------------------------------------------

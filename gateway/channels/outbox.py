@@ -7,10 +7,12 @@ import contextlib
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
+from gateway.channels.channel import NotConnected, Unreachable
 from gateway.channels.routing import Destination
 from gateway.ledger.effects import answer_of, report_of
 from gateway.ledger.ledger import Ledger
@@ -25,8 +27,16 @@ log = logging.getLogger("outbox")
 BACKOFF_BASE = 1.0
 BACKOFF_CAP = 60.0
 """Seconds between attempts: full jitter under base * 2^n, capped."""
+RETRY_AFTER_CAP = 900.0
+"""A provider that asks for more patience is asked again after so long."""
+AWAY_SECONDS = 300.0
+"""Until an effect is tried again whose channel is not connected; the connection makes it due (`EffectStore.hurry`)."""
 GIVE_UP_SECONDS = 24 * 3600.0
 """An effect that could not be carried out for so long becomes a dead letter."""
+GRACE_SECONDS = 900.0
+"""A process tries for so long before it gives anything up: what is a day old may have waited for its start."""
+AT_ONCE = 64
+"""Effects of one kind under way; those of another kind never wait for them."""
 HEARTBEAT_OK = "HEARTBEAT_OK"
 OK_REST = 300
 """Characters that may stand beside HEARTBEAT_OK and still be swallowed with it."""
@@ -68,6 +78,9 @@ class Outbox:
         self._clock = clock
         self._uniform = uniform
         self._wake = asyncio.Event()
+        self._began = clock()
+        self._under_way: dict[int, tuple[str, asyncio.Task[None]]] = {}
+        """Effect's id -> its kind and what carries it out."""
         self._watched: dict[str, asyncio.Event] = {}
 
     def wake(self) -> None:
@@ -94,28 +107,52 @@ class Outbox:
 
     async def serve(self) -> None:
         """Until cancelled."""
-        while True:
-            self._wake.clear()
-            try:
-                due = await self._ledger.effects.due()
-                if due:
-                    await self._carry_out_all(due)
+        self._began = self._clock()
+        try:
+            while True:
+                self._wake.clear()
+                now = self._clock()
+                try:
+                    await self._begin_due(now)
+                except DiskFull as error:
+                    log.error("the outbox waits: %s", error)
+                    await asyncio.sleep(BACKOFF_BASE * 5)
                     continue
-            except DiskFull as error:
-                log.error("the outbox waits: %s", error)
-                await asyncio.sleep(BACKOFF_BASE * 5)
-                continue
-            at = self._reader.next_effect_at()
-            timeout = None if at is None else max(0.05, at - self._clock())
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout):
-                    await self._wake.wait()
+                at = self._reader.next_effect_at(now)
+                timeout = None if at is None else max(0.05, at - self._clock())
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(timeout):
+                        await self._wake.wait()
+        finally:
+            tasks = [task for _, task in self._under_way.values()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _carry_out_all(self, due: Sequence[Effect]) -> None:
-        """All of them to their end, before any is looked at again: what is on its way must not be sent twice."""
-        for failure in await asyncio.gather(*(self._carry_out(effect) for effect in due), return_exceptions=True):
-            if failure is not None:
-                raise failure
+    async def _begin_due(self, now: float) -> None:
+        """Begin what is due and not under way, of each kind as much as may be."""
+        while True:
+            kinds = Counter(kind for kind, _ in self._under_way.values())
+            full = [kind for kind, count in kinds.items() if count >= AT_ONCE]
+            due = await self._ledger.effects.due(now, but=list(self._under_way), kinds_but=full)
+            if not due:
+                return
+            for effect in due:
+                if kinds[effect.kind] < AT_ONCE:
+                    kinds[effect.kind] += 1
+                    task = asyncio.create_task(self._see_through(effect), name=effect.key)
+                    self._under_way[effect.id] = effect.kind, task
+
+    async def _see_through(self, effect: Effect) -> None:
+        """To its end, before it is looked at again: what is on its way must not be sent twice."""
+        try:
+            await self._carry_out(effect)
+        except DiskFull as error:
+            log.error("%s of %s waits: %s", effect.kind, effect.run_id, error)
+            await asyncio.sleep(BACKOFF_BASE * 5)
+        finally:
+            del self._under_way[effect.id]
+            self._wake.set()
 
     async def _carry_out(self, effect: Effect) -> None:
         handler = self._handlers.get(effect.kind)
@@ -134,7 +171,7 @@ class Outbox:
         except DiskFull:
             raise
         except (AtomizerError, OSError, TimeoutError) as error:
-            await self._again(effect, str(error) or type(error).__name__)
+            await self._again(effect, str(error) or type(error).__name__, self._patience(error))
         except Exception as error:  # a fault of ours in one effect must not stop the others
             log.exception("%s of %s broke", effect.kind, effect.run_id)
             await self._again(effect, f"{type(error).__name__}: {error}")
@@ -145,13 +182,20 @@ class Outbox:
         if effect.kind == "deliver":
             self._on_change(effect.run_id)
 
-    async def _again(self, effect: Effect, problem: str) -> None:
+    def _patience(self, error: Exception) -> float:
+        """Seconds that must pass before another try."""
+        if isinstance(error, NotConnected):
+            return self._uniform(AWAY_SECONDS / 2, AWAY_SECONDS)
+        after = error.retry_after if isinstance(error, Unreachable) else None
+        return min(after or 0.0, RETRY_AFTER_CAP)
+
+    async def _again(self, effect: Effect, problem: str, patience: float = 0.0) -> None:
         now = self._clock()
-        if now - effect.created_at > GIVE_UP_SECONDS:
+        if now - effect.created_at > GIVE_UP_SECONDS and now - self._began > GRACE_SECONDS:
             await self._ledger.effects.settle(effect.id, "dead", f"given up after a day: {problem}")
             return
-        ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2**effect.attempts)
-        pause = self._uniform(0.05, ceiling)
+        ceiling = min(BACKOFF_CAP, BACKOFF_BASE * 2 ** min(effect.attempts, 10))
+        pause = patience + self._uniform(0.05, ceiling)
         log.warning("%s of %s: %s; again in %.1f s", effect.kind, effect.run_id, problem, pause)
         await self._ledger.effects.retry(effect.id, now + pause, problem)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -21,15 +21,21 @@ class EffectStore:
         self._writer = writer
         self._clock = clock
 
-    async def due(self, limit: int = 64) -> list[Effect]:
-        """Effects whose time has come, oldest first. (Read by the writer, so that its own writes are seen.)"""
-        now = self._clock()
+    async def due(
+        self, now: float | None = None, *, but: Sequence[int] = (), kinds_but: Sequence[str] = (), limit: int = 64
+    ) -> list[Effect]:
+        """Effects whose time has come, oldest first, without those ids and kinds.
+
+        (Read by the writer, so that its own writes are seen.)
+        """
+        at = self._clock() if now is None else now
 
         def operation(db: sqlite3.Connection) -> list[Effect]:
             rows = db.execute(
                 "SELECT id, key, run_id, kind, target, payload, attempts, created_at FROM effects"
-                " WHERE state = 'pending' AND next_at <= ? ORDER BY next_at LIMIT ?",
-                (now, limit),
+                f" WHERE state = 'pending' AND next_at <= ? AND id NOT IN ({_marks(but)})"
+                f" AND kind NOT IN ({_marks(kinds_but)}) ORDER BY next_at LIMIT ?",
+                (at, *but, *kinds_but, limit),
             ).fetchall()
             return [
                 Effect(
@@ -81,17 +87,21 @@ class EffectStore:
         )
 
     async def hurry(self, provider: str) -> None:
-        """What goes out through `provider` and waits to be tried again is due now."""
+        """What waits to be tried again through `provider`, or for a bare id that it may know, is due now."""
         now = self._clock()
         await self._writer.submit(
             lambda db: (
                 db.execute(
-                    "UPDATE effects SET next_at = ? WHERE state = 'pending' AND next_at > ? AND target >= ?"
-                    " AND target < ?",
+                    "UPDATE effects SET next_at = ? WHERE state = 'pending' AND next_at > ?"
+                    " AND (target >= ? AND target < ? OR kind = 'deliver' AND instr(target, ':') = 0)",
                     (now, now, f"{provider}:", f"{provider};"),  # ; follows :
                 ).rowcount
             )
         )
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ",".join("?" * len(values))
 
 
 def add_effect(db: sqlite3.Connection, run_id: str, effect: NewEffect, now: float) -> None:

@@ -269,8 +269,11 @@ class Reader:
         (count,) = self._db.execute("SELECT count(*) FROM effects WHERE state IN ('dead', 'unknown')").fetchone()
         return int(count)
 
-    def next_effect_at(self) -> float | None:
-        row = self._db.execute("SELECT min(next_at) AS n FROM effects WHERE state = 'pending'").fetchone()
+    def next_effect_at(self, after: float) -> float | None:
+        """When the next effect is due that was not due at `after`."""
+        row = self._db.execute(
+            "SELECT min(next_at) AS n FROM effects WHERE state = 'pending' AND next_at > ?", (after,)
+        ).fetchone()
         return None if row["n"] is None else float(row["n"])
 
     def approvals(self, *, every: bool = False) -> list[Approval]:
