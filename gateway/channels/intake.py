@@ -111,10 +111,15 @@ class Intake:
         self._lanes.put(lane, message)
 
     def edited(self, place: Target, message_id: str, text: str) -> None:
-        self._lanes.put(self._lanes.of(place), Change(message_id, whole(text)))
+        self._changed(place, Change(message_id, whole(text)))
 
     def deleted(self, place: Target, message_id: str) -> None:
-        self._lanes.put(self._lanes.of(place), Change(message_id, None))
+        self._changed(place, Change(message_id, None))
+
+    def _changed(self, place: Target, change: Change) -> None:
+        """Where nothing was ever heard, such as in servers that are not ours, nothing can change for us."""
+        if self._last.get(place.id) is not None:
+            self._lanes.put(self._lanes.of(place), change)
 
     def commanded(self, command: Command) -> None:
         self._on_command(command)

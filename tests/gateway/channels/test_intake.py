@@ -402,6 +402,22 @@ class TestChanges:
         assert found.state is not RunState.CANCELLED
         assert world.changed == []
 
+    async def test_of_a_place_where_nothing_is_heard_they_take_no_room(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lanes_module, "WAITING", 3)
+        elsewhere = Place(OTHER, "channel", guild="700000000000000999")
+        for number in range(5):
+            said = world.say(OTHER, ANN, f"elsewhere {number}", at=elsewhere)
+            world.intake.edited(OTHER, said.id, "other words")
+            world.intake.deleted(OTHER, said.id)
+        said = world.say(FREE, ANN, "here")
+        world.intake.edited(FREE, said.id, "here, edited")
+        async with world.listening():
+            await world.settle()
+        (run,) = await world.claim()
+        assert run.message == "here, edited"
+
     async def test_they_work_after_a_restart_too(self, world: World) -> None:
         async with world.listening():
             said = world.say(FREE, ANN, "never mind")
