@@ -28,9 +28,9 @@ Accept = Callable[[NewRun], Awaitable[tuple[str, RunState, bool]]]
 PARENT_MESSAGES = 8
 PARENT_CHARS = 4000
 """Of a channel's conversation, for the first run of a thread in it."""
-MOST_OPEN = 50
+MOST_OPEN = 150
 """Requests of one person that have not ended; more are not heard until some have."""
-MOST_IN_SESSION = 200
+MOST_IN_SESSION = 300
 """The same of all people in one conversation."""
 _THREAD_NAME = 80
 
