@@ -6,11 +6,12 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 
 from gateway.channels.channel import Channel, ChannelError, Refusal, Unreachable, Upload
-from gateway.channels.outbox import PermanentRefusal
+from gateway.channels.outbox import FateUnknown, PermanentRefusal
 from gateway.channels.posting import Poster
 from gateway.channels.routing import is_target
 from gateway.ledger.records import Effect, NewEffect, Origin
@@ -60,21 +61,30 @@ class Delivery:
         self._add = add
         self._home = home
         self._reactions = reactions
-        self._turns: dict[str, asyncio.Lock] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Of each target to which something goes out at this moment."""
 
     async def __call__(self, effect: Effect) -> str:
         """Carries one effect out; what was done in words."""
-        await self._close_draft(effect.run_id)
-        target = await self._target(effect)
+        if effect.kind == "deliver":  # what a run says by the way leaves the draft of its answer alone
+            await self._close_draft(effect.run_id)
         payload: Mapping[str, Any] = effect.payload
         try:
+            detail = await self._to_its_target(effect, payload)
+        except (PermanentRefusal, FateUnknown):
+            await self._mark(payload, failed=True)
+            raise
+        await self._mark(payload)
+        return detail
+
+    async def _to_its_target(self, effect: Effect, payload: Mapping[str, Any]) -> str:
+        target = await self._target(effect)
+        try:
             async with self._turns.setdefault(str(target), asyncio.Lock()):
-                detail = await self._deliver(effect, target, payload)
+                return await self._deliver(effect, target, payload)
         except Refusal as error:
             await self._refused(effect, target, error)
             raise PermanentRefusal(str(error)) from None
-        await self._mark(payload)
-        return detail
 
     async def _target(self, effect: Effect) -> Target:
         """Typed already, or resolved now, once, and written down."""
@@ -131,15 +141,20 @@ class Delivery:
             NewEffect(key=f"{effect.key}/refused", kind="message", payload={"text": notice}, target=home),
         )
 
-    async def _mark(self, payload: Mapping[str, Any]) -> None:
-        """The reaction that says how it ended; one that fails is no failure of the delivery."""
+    async def _mark(self, payload: Mapping[str, Any], *, failed: bool = False) -> None:
+        """The reaction that says how it ended; one that fails is no failure of the delivery.
+
+        `failed`: the answer did not get there, or nobody can tell.
+        """
         emoji, origin = _MARKS.get(str(payload.get("mark"))), _origin(payload)
         if emoji is None or origin is None or not self._reactions():
             return
+        place = parse_target(origin.place)
         try:
-            place = parse_target(origin.place)
-            await self._channel.react(place, origin.message_id, emoji)
+            await self._channel.react(place, origin.message_id, FAILED if failed else emoji)
             await self._channel.unreact(place, origin.message_id, SEEN)
+            if payload.get("again") and not failed and emoji != FAILED:
+                await self._channel.unreact(place, origin.message_id, FAILED)
         except ChannelError as error:
             level = logging.INFO if isinstance(error, Unreachable) else logging.DEBUG
             log.log(level, "no reaction to %s: %s", origin.message_id, error)

@@ -12,6 +12,8 @@ import hashlib
 import time
 from collections.abc import Callable, Collection, Sequence
 
+import msgspec
+
 from gateway.channels.channel import Button, Channel, NotConnected, Post, Posted, Refusal, Unreachable, Upload
 from gateway.channels.outbox import FateUnknown
 from gateway.ledger.posts import PostStore, StoredPost
@@ -73,7 +75,9 @@ class Poster:
             posted = await self._change(row, post, final)
             if posted is not None:
                 return posted
-        return await self._send(key, index, to, post, final)
+            # With the nonce of the one that is gone, that one would be given for an answer.
+            post = msgspec.structs.replace(post, nonce=nonce_of(key, index, to, instead_of=row.message_id))
+        return await self._send(key, index, to, post, final, instead_of=row)
 
     async def drop(self, row: StoredPost, to: Target) -> None:
         """Take a message away that is not wanted any more; raises as `put`."""
@@ -85,12 +89,18 @@ class Poster:
 
     # -- one message -------------------------------------------------------------------------------------------
 
-    async def _send(self, key: str, index: int, to: Target, post: Post, final: bool) -> Posted:
+    async def _send(
+        self, key: str, index: int, to: Target, post: Post, final: bool, instead_of: StoredPost | None
+    ) -> Posted:
         await self._store.trying(key, index, str(to), post.nonce or "", post.text)
         try:
             posted = await self._channel.send(to, post)
-        except (Unreachable, Refusal):
-            await self._store.forget(key, index)  # nothing was done
+        except (Unreachable, Refusal):  # nothing was done
+            gone = instead_of
+            if gone is not None and gone.place is not None and gone.message_id is not None:
+                await self._store.posted(key, index, gone.place, gone.message_id, gone.text, final=False)
+            else:
+                await self._store.forget(key, index)
             raise
         await self._store.posted(key, index, str(posted.place), posted.message_id, post.text, final=final)
         return posted
@@ -153,14 +163,16 @@ class Poster:
                 raise
             if error.reason == "too_old":
                 await self._channel.delete(posted)
-            await self._store.forget(row.key, row.index)
             return None
         if final:
             await self._store.posted(row.key, row.index, row.place, row.message_id, post.text, final=True)
         return posted
 
 
-def nonce_of(key: str, index: int, to: Target) -> str:
-    """24 characters (Discord takes 25), the same for the same message of the same answer to the same place."""
-    digest = hashlib.blake2b(f"{key}\n{index}\n{to}".encode(), digest_size=15).digest()
+def nonce_of(key: str, index: int, to: Target, *, instead_of: str = "") -> str:
+    """24 characters (Discord takes 25), the same for the same message of the same answer to the same place.
+
+    `instead_of`: the id of a message that is gone.
+    """
+    digest = hashlib.blake2b(f"{key}\n{index}\n{to}\n{instead_of}".encode(), digest_size=15).digest()
     return base64.b32encode(digest).decode().lower()

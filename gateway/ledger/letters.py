@@ -40,7 +40,9 @@ class LetterStore:
                 )
             changed = db.execute(
                 "UPDATE effects SET state = 'pending', attempts = 0, next_at = ?, created_at = ?, finished_at = NULL,"
-                f" detail = ?, target = coalesce(?, target) WHERE id = ? AND {_DEAD}",
+                " detail = ?, target = coalesce(?, target), payload ="
+                "  CASE kind WHEN 'deliver' THEN json_set(payload, '$.again', json('true')) ELSE payload END"
+                f" WHERE id = ? AND {_DEAD}",
                 (now, now, f"sent again by {by}", to, letter_id),
             ).rowcount
             if changed:

@@ -21,6 +21,7 @@ from tests.standins.channel import MemoryChannel
 
 ROOM = parse_target("discord:channel:100000000000000001")
 ANN = parse_target("discord:user:200000000000000001")
+ANN_HERE = parse_target("discord:channel:100000000000000002")
 HOME = "discord:channel:100000000000000009"
 KEY = "run-1/deliver"
 
@@ -34,6 +35,7 @@ class Desk:
         self.channel = MemoryChannel(lambda: self.now)
         self.parts: Callable[[str], list[Part]] = lambda text: [Part(p) for p in text.split("|") if p]
         self.retargeted: list[str] = []
+        self.closed: list[str] = []
 
     async def open(self) -> None:
         self.ledger = Ledger(self.path, "manager", clock=lambda: self.now)
@@ -41,7 +43,8 @@ class Desk:
         self.reader = Reader(self.path, "manager")
         self.poster = Poster(self.channel, self.ledger.posts, self.reader.posts.known, clock=lambda: self.now)
 
-        async def nothing(run_id: str) -> None: ...
+        async def close(run_id: str) -> None:
+            self.closed.append(run_id)
 
         async def uploads(names: list[str]) -> list[Upload]:
             return [Upload(name, name.encode()) for name in names]
@@ -54,7 +57,7 @@ class Desk:
             self.poster,
             parts_of=lambda text: self.parts(text),
             uploads=uploads,
-            close_draft=nothing,
+            close_draft=close,
             retarget=retarget,
             add=self.ledger.effects.add,
             home=lambda: HOME,
@@ -69,9 +72,9 @@ class Desk:
         self.close()
         await self.open()
 
-    async def deliver(self, text: str, target: str = str(ROOM), **payload: object) -> str:
+    async def deliver(self, text: str, target: str = str(ROOM), kind: str = "deliver", **payload: object) -> str:
         return await self.delivery(
-            Effect(1, KEY, "run-1", "deliver", target, {"text": text, **payload}, attempts=0, created_at=self.now)
+            Effect(1, KEY, "run-1", kind, target, {"text": text, **payload}, attempts=0, created_at=self.now)
         )
 
     async def draft(self, index: int, text: str) -> None:
@@ -218,9 +221,25 @@ class TestDrafts:
 
     async def test_that_somebody_deleted_are_posted_anew(self, desk: Desk) -> None:
         await desk.draft(0, "one i")
-        desk.channel.messages.clear()
+        desk.channel.moderate()
         await desk.deliver("one is one")
         assert desk.channel.texts(ROOM) == ["one is one"]
+
+    async def test_likewise_if_that_takes_two_tries(self, desk: Desk) -> None:
+        await desk.draft(0, "one i")
+        desk.channel.moderate()
+        desk.channel.fail("send", Unreachable("refused"))
+        with pytest.raises(Unreachable):
+            await desk.deliver("one is one")
+        await desk.restart()
+        await desk.deliver("one is one")
+        assert desk.channel.texts(ROOM) == ["one is one"]
+
+    async def test_are_left_alone_by_what_their_run_says_by_the_way(self, desk: Desk) -> None:
+        await desk.deliver("a word to somebody else", kind="message")
+        assert desk.closed == []
+        await desk.deliver("the answer")
+        assert desk.closed == ["run-1"]
 
     async def test_too_old_to_be_edited_are_replaced(self, desk: Desk) -> None:
         await desk.draft(0, "one i")
@@ -279,6 +298,26 @@ class TestAnswering:
         desk.channel.fail("react", Refusal("no_access", "reactions are off"))
         origin = msgspec.to_builtins(Origin(str(ROOM), asked.id, str(ANN)))
         assert await desk.deliver("one", to=str(ROOM), origin=origin, mark="done") == "1 message"
+
+    async def test_an_answer_that_does_not_get_there_marks_the_question_as_failed(self, desk: Desk) -> None:
+        asked = desk.channel.say(ANN_HERE, ANN, "what is one?")
+        asked.reactions.append(SEEN)
+        desk.channel.hidden.add(ROOM)
+        told = {"to": str(ROOM), "mark": "done", "origin": msgspec.to_builtins(Origin(str(ANN_HERE), asked.id, "x"))}
+        with pytest.raises(PermanentRefusal):
+            await desk.deliver("one", **told)
+        assert asked.reactions == [FAILED]
+        desk.channel.hidden.clear()
+        await desk.ledger.effects.add("run-1", NewEffect(KEY, "deliver", {"text": "one", **told}, str(ROOM), "dead"))
+        assert await desk.ledger.letters.replay(1, None, "operator") == "again"
+        (effect,) = await desk.ledger.effects.due()
+        await desk.delivery(effect)
+        assert asked.reactions == [DONE]
+
+    async def test_nothing_is_kept_of_the_places_it_has_answered_in(self, desk: Desk) -> None:
+        for number in range(20):
+            await desk.deliver("one", target=f"discord:channel:{10**17 + number}")
+        assert len(desk.delivery._turns) == 0
 
 
 class TestRefusals:

@@ -72,7 +72,9 @@ class Changes:
             at, where, known = state.nonces.get((author, nonce), (float("-inf"), "", ""))
             if now - at < state.nonce_seconds:
                 state.record("nonce_repeated", author, channel=where, message=known, nonce=nonce)
-                return state.channels[where].messages[known]
+                if known in state.channels[where].messages:
+                    return state.channels[where].messages[known]
+                return Message(known, where, author, "", now, nonce=nonce)  # the message that is gone
         self._check_content(content, files, embeds, components, system=type in SYSTEM or bool(flags & LOADING))
         if channel.type in THREADS and channel.archived and type not in SYSTEM:
             if channel.locked:
