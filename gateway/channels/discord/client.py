@@ -24,7 +24,7 @@ from gateway.channels.discord.backoff import backoff
 from gateway.channels.discord.errors import Asking, say, trace
 from gateway.channels.discord.presence import Shown
 from gateway.channels.discord.settings import Settings
-from gateway.channels.discord.supervision import Limits, Pace
+from gateway.channels.discord.supervision import Brake, Limits, Pace
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +89,7 @@ class BotClient(discord.Client):
         shown: Shown,
         pace: Pace,
         limits: Limits,
+        brake: Brake,
         *,
         report: Callable[[ChannelState, str, float | None], None],
         interacted: Callable[[discord.Interaction[Any]], None],
@@ -101,7 +102,7 @@ class BotClient(discord.Client):
             allowed_mentions=discord.AllowedMentions.none(),
             activity=activity_of(shown),
             status=_STATUS[shown.activity],
-            http_trace=trace(),
+            http_trace=trace(brake),
             max_ratelimit_timeout=30.0,
             heartbeat_timeout=limits.silence,
             guild_ready_timeout=limits.guilds,

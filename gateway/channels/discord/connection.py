@@ -20,7 +20,7 @@ from gateway.channels.channel import ChannelState, Listener, NotConnected
 from gateway.channels.discord.backoff import backoff
 from gateway.channels.discord.presence import Presence, Shown
 from gateway.channels.discord.settings import Settings, TokenError, clean_token, looks_usual
-from gateway.channels.discord.supervision import Limits, Pace, Verdict
+from gateway.channels.discord.supervision import Brake, Limits, Pace, Verdict
 from gateway.channels.discord.tidying import tidy
 from gateway.channels.discord.token_lock import TokenLock, TokenTaken
 from gateway.models.sdk import load_sdk
@@ -71,6 +71,7 @@ class Connection:
         self._pace = pace or Pace(time.time, asyncio.sleep, random.uniform)
         self._lock_folder = lock_folder
         self._limits = limits or Limits()
+        self._brake = Brake(self._pace.clock)
         self._token: str | None = None
         self._settings: Settings | None = None
         self._configured = asyncio.Event()
@@ -220,6 +221,7 @@ class Connection:
             self.presence.for_identify(),
             self._pace,
             self._limits,
+            self._brake,
             report=self._client_reports,
             interacted=self._interacted,
         )

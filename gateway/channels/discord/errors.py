@@ -15,6 +15,7 @@ import aiohttp
 import discord
 
 from gateway.channels.channel import ChannelError, NotConnected, Refusal, Uncertain, Unreachable
+from gateway.channels.discord.supervision import Brake
 
 MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError)
 """What the library raises on an answer that is not as it expects."""
@@ -54,9 +55,26 @@ class Flight:
 _flight: contextvars.ContextVar[Flight | None] = contextvars.ContextVar("flight", default=None)
 
 
-def trace() -> aiohttp.TraceConfig:
-    """Notes what became of each request, and ends the library's own retries of 5xx: one part retries, the outbox."""
+def trace(brake: Brake) -> aiohttp.TraceConfig:
+    """Notes what became of each request, and ends the library's own retries of 5xx: one part retries, the outbox.
+
+    While `brake` holds, no request is made; the gateway's handshake is none.
+    """
+
+    async def begins(
+        session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestStartParams
+    ) -> None:
+        if params.url.scheme not in ("ws", "wss"):
+            brake.check()
+
+    async def ended(
+        session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
+    ) -> None:
+        brake.answered(params.response.status)
+
     config = aiohttp.TraceConfig()
+    config.on_request_start.append(begins)
+    config.on_request_end.append(ended)
     config.on_request_headers_sent.append(_went_out)
     config.on_request_end.append(_answered)
     return config

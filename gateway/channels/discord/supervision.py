@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from gateway.channels.channel import ChannelState
+from gateway.channels.channel import ChannelState, Unreachable
+
+REFUSED_STATUSES = frozenset({401, 403, 429})
+MOST_REFUSED = 500
+"""Such answers in ten minutes. At ten thousand Discord bans the host's address, which thirteen agents share."""
+REFUSED_SECONDS = 600.0
 
 
 class Pace:
@@ -34,6 +40,30 @@ class Limits(msgspec.Struct, frozen=True):
     """After the last server of which Discord told at the beginning; then it is ready."""
     call: float = 15.0
     """One call, with the library's waiting for a rate limit."""
+
+
+class Brake:
+    """Counts what Discord refuses, over all connections of this bot, and stops asking in time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._refused: deque[float] = deque(maxlen=MOST_REFUSED)
+
+    def answered(self, status: int) -> None:
+        if status in REFUSED_STATUSES:
+            self._refused.append(self._clock())
+
+    def check(self) -> None:
+        """Before a request; raises Unreachable if none may be made now."""
+        if len(self._refused) < MOST_REFUSED:
+            return
+        wait = self._refused[0] + REFUSED_SECONDS - self._clock()
+        if wait > 0:
+            raise Unreachable(
+                f"Discord refused {MOST_REFUSED} requests within ten minutes, so nothing is asked for {wait:.0f} s, or "
+                "it would ban this host; look for a channel or a permission that is gone: atomizer discord check",
+                retry_after=wait,
+            )
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import aiohttp
 import discord
 
+from gateway.channels.channel import Unreachable
 from gateway.channels.discord.client import ContentRefused, Hung, Poisoned
 from gateway.channels.discord.errors import MALFORMED, ServerBroke, answered_by_discord, retry_after, say
 from gateway.channels.discord.supervision import Verdict
@@ -36,6 +37,8 @@ def verdict(error: BaseException, agent: str) -> Verdict:
         return _closed(error.code, renew, switch)
     if isinstance(error, discord.HTTPException):
         return _answered(error)
+    if isinstance(error, Unreachable):
+        return Verdict("degraded", str(error), wait=error.retry_after)
     if isinstance(error, (Poisoned, Hung)):
         return Verdict("degraded", f"{error}; a new connection is made")
     if isinstance(error, (aiohttp.ClientError, OSError)):

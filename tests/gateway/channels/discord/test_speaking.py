@@ -19,6 +19,7 @@ from gateway.channels.channel import (
     Unreachable,
     Upload,
 )
+from gateway.channels.discord import supervision
 from protocols.targets import Target
 from tests.gateway.channels.discord.conftest import Bot
 
@@ -183,6 +184,46 @@ class TestHistory:
         on.discord.start_thread("antoine", "talk", channel="webster")
         said = on.discord.say("webster", "antoine", "hello")
         assert [m.id for m in await on.channel.history(on.place("webster"))] == [said]
+
+
+class TestBrake:
+    """Ten thousand refusals in ten minutes ban the address of the host."""
+
+    @pytest.mark.parametrize("status", [401, 403, 429])
+    async def test_after_many_refusals_nothing_is_asked_for_a_while(
+        self, bot: Bot, monkeypatch: pytest.MonkeyPatch, status: int
+    ) -> None:
+        monkeypatch.setattr(supervision, "MOST_REFUSED", 5)
+        bot.channel = bot.new_channel()
+        await bot.connect()
+        bot.discord.fault("POST", "*/typing", status=status, code=50013, times=0, via=False)
+        for _ in range(20):
+            with pytest.raises((Refusal, Unreachable)):
+                await bot.channel.typing(bot.place("webster"))
+        assert len(bot.discord.view.requests("POST", "*/typing")) == 5
+        with pytest.raises(Unreachable, match="refused 5 requests within ten minutes") as braked:
+            await bot.channel.send(bot.place("webster"), Post("hello"))
+        assert braked.value.retry_after == pytest.approx(600, abs=30)
+        bot.time.advance(601)
+        await bot.channel.send(bot.place("webster"), Post("hello"))
+
+    async def test_it_holds_over_connections_and_hearing_goes_on(
+        self, bot: Bot, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(supervision, "MOST_REFUSED", 3)
+        bot.channel = bot.new_channel()
+        await bot.connect()
+        bot.discord.fault("POST", "*/typing", status=403, code=50013, times=0)
+        for _ in range(3):
+            with pytest.raises(Refusal):
+                await bot.channel.typing(bot.place("webster"))
+        bot.discord.reconnect("webster")
+        await bot.ear.until(lambda: len(bot.ear.connections) == 2)
+        assert bot.channel.status().state == "ready"
+        bot.time.patient = True
+        bot.discord.close("webster", 4010)
+        bot.channel.configure(bot.token, bot.settings(guilds=frozenset()))
+        assert "refused 3 requests" in await bot.state("degraded")
 
 
 class TestRefused:
