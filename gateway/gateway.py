@@ -271,6 +271,7 @@ class Gateway:
             configured=lambda: self._has_bot,
             desk=self._desk,
             redact=self._redact,
+            preview=self._redact.so_far,
             on_change=self.announcer.run_changed,
             wake_outbox=lambda: self.outbox.wake(),
         )
@@ -455,7 +456,7 @@ class Gateway:
             return text
         finally:
             self.delegations.abandon(run.run_id)
-            await self.talk.live.close(run.run_id)
+            self.talk.live.end(run.run_id)
 
     def _run_begun_here(self, new: NewRun) -> None:
         """A run that this agent gave itself."""

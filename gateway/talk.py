@@ -86,6 +86,7 @@ class Talk:
         configured: Callable[[], bool],
         desk: Callable[[Talk], Desk],
         redact: Callable[[str], str],
+        preview: Callable[[str], str],
         on_change: Callable[[str], None],
         wake_outbox: Callable[[], None],
     ) -> None:
@@ -108,7 +109,7 @@ class Talk:
             self.poster,
             divide=self._divide,
             table=self._table,
-            redact=redact,
+            preview=preview,
             waiting=self._is_waiting,
         )
         self._delivery = Delivery(
@@ -117,6 +118,7 @@ class Talk:
             parts_of=self._parts_of,
             uploads=lambda names: asyncio.to_thread(self._uploads, names),
             close_draft=self.live.close,
+            marked=self.live.marked,
             retarget=ledger.effects.retarget,
             add=self._add,
             home=lambda: self._table().home,
@@ -226,7 +228,7 @@ class Talk:
         if run.source is RunSource.CHAT and run.state is RunState.QUEUED and run.started_at is None:
             options = self._reader.options(run.run_id)
             if options is not None and options.origin is not None:
-                self._beside(self.live.seen(options.origin), f"seen-{run.run_id}")
+                self.live.seen(run.run_id, options.origin)
         if self._presence is None:
             self._presence = asyncio.get_running_loop().call_later(_PRESENCE_SECONDS, self._show_presence)
 
@@ -246,10 +248,11 @@ class Talk:
         return self._config().file.discord
 
     def _divide(self, text: str) -> list[str]:
-        """A draft's messages."""
+        """A draft's messages: no more than an answer may have that does not become a file."""
         from gateway.channels.splitting import split  # with the first answer, not with the process
 
-        return split(text, self.channel.limit, self._table().lines)
+        most, limit = self._table().file_over, self.channel.limit
+        return split(text[: (most + 1) * limit], limit, self._table().lines)[:most]
 
     def _parts_of(self, text: str) -> list[Part]:
         """An answer's messages."""

@@ -174,5 +174,18 @@ class Redactor:
             text = _TOKEN.sub(self._if_known, text)
         return _SHAPES.sub("[redacted]", text)
 
+    def so_far(self, text: str) -> str:
+        """What may be shown of a text that still grows: not its last word, which may be half a secret, nor what may be
+        the beginning of a secret of several words or lines."""
+        end = max(text.rfind(" "), text.rfind("\n")) + 1
+        for value in self._values:
+            near = max(0, end - len(value))
+            at = text.rfind(value[:8], near, end)
+            while at >= 0:
+                if at + len(value) > end and value.startswith(text[at : at + len(value)]):
+                    end = at
+                at = text.rfind(value[:8], near, at)
+        return self(text[:end])
+
     def _if_known(self, found: re.Match[str]) -> str:
         return "[redacted]" if token_hash(found.group()) in self._hashes else found.group()

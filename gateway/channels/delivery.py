@@ -45,18 +45,20 @@ class Delivery:
         parts_of: Callable[[str], list[Part]],
         uploads: Callable[[list[str]], Awaitable[list[Upload]]],
         close_draft: Callable[[str], Awaitable[None]],
+        marked: Callable[[str], Awaitable[None]],
         retarget: Callable[[int, str], Awaitable[None]],
         add: Callable[[str, NewEffect], Awaitable[None]],
         home: Callable[[], str | None],
         reactions: Callable[[], bool],
     ) -> None:
         """`uploads(names)`: files of the agent's; PermanentRefusal if one cannot be had. `close_draft(run id)` returns
-        when nothing but us touches the run's messages any more."""
+        when nothing but us touches the run's messages any more; `marked(run id)`, the reactions to what it answers."""
         self._channel = channel
         self._poster = poster
         self._parts_of = parts_of
         self._uploads = uploads
         self._close_draft = close_draft
+        self._marked = marked
         self._retarget = retarget
         self._add = add
         self._home = home
@@ -72,9 +74,9 @@ class Delivery:
         try:
             detail = await self._to_its_target(effect, payload)
         except (PermanentRefusal, FateUnknown):
-            await self._mark(payload, failed=True)
+            await self._mark(effect, failed=True)
             raise
-        await self._mark(payload)
+        await self._mark(effect)
         return detail
 
     async def _to_its_target(self, effect: Effect, payload: Mapping[str, Any]) -> str:
@@ -141,14 +143,16 @@ class Delivery:
             NewEffect(key=f"{effect.key}/refused", kind="message", payload={"text": notice}, target=home),
         )
 
-    async def _mark(self, payload: Mapping[str, Any], *, failed: bool = False) -> None:
+    async def _mark(self, effect: Effect, *, failed: bool = False) -> None:
         """The reaction that says how it ended; one that fails is no failure of the delivery.
 
         `failed`: the answer did not get there, or nobody can tell.
         """
+        payload: Mapping[str, Any] = effect.payload
         emoji, origin = _MARKS.get(str(payload.get("mark"))), _origin(payload)
         if emoji is None or origin is None or not self._reactions():
             return
+        await self._marked(effect.run_id)
         place = parse_target(origin.place)
         try:
             await self._channel.react(place, origin.message_id, FAILED if failed else emoji)

@@ -42,28 +42,35 @@ class Live:
         *,
         divide: Callable[[str], list[str]],
         table: Callable[[], InstanceDiscordTable],
-        redact: Callable[[str], str],
+        preview: Callable[[str], str],
         waiting: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`divide`: a text in the parts that the final one has too; `waiting(run id)`: does it wait for something?"""
+        """`preview`: of a text that still grows, what may be shown already; `divide`: that in the parts that the final
+        one has too; `waiting(run id)`: does it wait for something?"""
         self._channel = channel
         self._poster = poster
         self._divide = divide
         self._table = table
-        self._redact = redact
+        self._preview = preview
         self._waiting = waiting
         self._clock = clock
         self._sleep = sleep
         self._answers: dict[str, _Answer] = {}
+        self._marking: dict[str, asyncio.Task[None]] = {}
 
-    async def seen(self, origin: Origin) -> None:
+    def seen(self, run_id: str, origin: Origin) -> None:
         """Mark a message that became a run."""
-        if not self._table().reactions:
+        if not self._table().reactions or run_id in self._marking:
             return
-        with _harmless("reaction"):
-            await self._channel.react(parse_target(origin.place), origin.message_id, SEEN)
+        self._marking[run_id] = task = asyncio.create_task(self._mark(origin), name=f"seen-{run_id}")
+        task.add_done_callback(lambda _: self._marking.pop(run_id, None))
+
+    async def marked(self, run_id: str) -> None:
+        """Returns when its message is not about to be marked: a mark that came later would never be taken away."""
+        if (task := self._marking.get(run_id)) is not None:
+            await asyncio.wait({task})
 
     def began(self, run: ClaimedRun) -> None:
         """Work on it begins, or goes on after a restart. Runs that nobody on a channel asked for show nothing."""
@@ -73,6 +80,7 @@ class Live:
         answer = _Answer(run.run_id, parse_target(to), origin)
         self._answers[run.run_id] = answer
         answer.task = asyncio.create_task(self._show(answer), name=f"live-{run.run_id}")
+        answer.task.add_done_callback(lambda _: self._answers.pop(run.run_id, None))
 
     def delta(self, run_id: str, text: str, reset: bool) -> None:
         """More of an answer; `reset`: it begins anew."""
@@ -81,24 +89,31 @@ class Live:
             return
         answer.text = text if reset else answer.text + text
         if answer.editor is not None:
-            answer.editor.push(self._shown(answer.text))
+            answer.editor.push(answer.text)
+
+    def end(self, run_id: str) -> None:
+        """It is not worked on any more: nothing more is shown of it, but for a call that is under way."""
+        if (answer := self._answers.get(run_id)) is not None:
+            answer.over.set()
 
     async def close(self, run_id: str) -> None:
         """Show nothing more of it; returns when no call is under way."""
-        answer = self._answers.pop(run_id, None)
-        if answer is None or answer.task is None:
-            return
-        answer.over.set()
-        await asyncio.wait({answer.task})
+        self.end(run_id)
+        answer = self._answers.get(run_id)
+        if answer is not None and answer.task is not None:
+            await asyncio.wait({answer.task})
 
     async def stop(self) -> None:
         """Of all."""
+        for task in list(self._marking.values()):
+            task.cancel()
         for run_id in list(self._answers):
             await self.close(run_id)
 
     # -- one answer --------------------------------------------------------------------------------------------
 
     async def _show(self, answer: _Answer) -> None:
+        """Until it is over; a fault in it is no fault of the answer's."""
         typing = asyncio.create_task(self._type(answer), name=f"typing-{answer.run_id}")
         try:
             if self._table().stream:
@@ -131,10 +146,13 @@ class Live:
         async def edit(index: int, text: str) -> None:
             await put(index, text)
 
-        editor = Editor(put, edit, clock=self._clock, sleep=self._sleep, divide=self._divide, on_problem=answer.problem)
+        def parts(text: str) -> list[str]:
+            return self._divide(self._preview(text))
+
+        editor = Editor(put, edit, clock=self._clock, sleep=self._sleep, divide=parts, on_problem=answer.problem)
         async with editor:
             answer.editor = editor
-            editor.push(self._shown(answer.text))
+            editor.push(answer.text)
             await answer.over.wait()
             answer.editor = None
             await editor.stop()
@@ -148,10 +166,9 @@ class Live:
                     await self._channel.typing(parse_target(answer.origin.place))
             await self._sleep(TYPING_SECONDS)
 
-    def _shown(self, text: str) -> str:
-        """Up to the last white space: half a secret would not be known as one."""
-        cut = max(text.rfind(" "), text.rfind("\n"))
-        return self._redact(text[: cut + 1]) if cut >= 0 else ""
+    async def _mark(self, origin: Origin) -> None:
+        with _harmless("reaction"):
+            await self._channel.react(parse_target(origin.place), origin.message_id, SEEN)
 
 
 class _Answer:

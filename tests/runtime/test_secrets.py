@@ -180,6 +180,14 @@ class TestRedactor:
         assert redact(f"curl -H 'X: {secrets.token('webster')}'") == "curl -H 'X: [redacted]'"
         assert redact("A" * 43) == "A" * 43
 
+    @pytest.mark.parametrize("secret", ["hunter2hunter2", "correct horse battery staple", "correct horse horse horse"])
+    def test_of_a_text_that_grows_no_part_of_a_secret_is_shown_before_it_is_whole(self, secret: str) -> None:
+        redactor = Redactor([secret])
+        text = f"it is correct: {secret} and nothing else"
+        shown = [redactor.so_far(text[:end]) for end in range(len(text) + 1)]
+        assert all("horse" not in one and "hunter2" not in one for one in shown)
+        assert shown[-1] == "it is correct: [redacted] and nothing "
+
     def test_the_register_itself_is_json(self, secrets: Secrets, tmp_path: Path) -> None:
         secrets.ensure_tokens(["webster"])
         assert list(json.loads((tmp_path / "secrets" / "tokens.json").read_text())) == ["webster"]

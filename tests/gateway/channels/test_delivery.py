@@ -49,6 +49,8 @@ class Desk:
         async def uploads(names: list[str]) -> list[Upload]:
             return [Upload(name, name.encode()) for name in names]
 
+        async def marked(run_id: str) -> None: ...
+
         async def retarget(effect_id: int, target: str) -> None:
             self.retargeted.append(target)
 
@@ -58,6 +60,7 @@ class Desk:
             parts_of=lambda text: self.parts(text),
             uploads=uploads,
             close_draft=close,
+            marked=marked,
             retarget=retarget,
             add=self.ledger.effects.add,
             home=lambda: HOME,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.chaos.reciting import reciting
 from tests.gateway.channels.land import Land, land
 from tests.gateway.obeying import obedient_model, obey
 from tests.standins.models.script import Reply, Script
@@ -73,3 +74,14 @@ def test_an_answer_is_shown_while_it_is_written_and_split_where_it_is_long() -> 
         shown = [e["time"] for e in view.events("sent", "webster") + view.events("edited", "webster")]
         assert len(shown) >= 4, "it was not shown while it was written"
         assert view.events("typed", "webster")
+
+
+def test_of_an_answer_that_becomes_a_file_no_more_is_drafted_than_may_be_posted() -> None:
+    with reciting(file_over=1) as made:
+        made.gateway()
+        asked = made.say("recite 1")
+        made.answer(asked)
+        view = made.discord.view
+        (answer,) = view.messages("webster", author="webster")
+        assert [file["filename"] for file in answer["attachments"]] == ["answer.md"]
+        assert len(view.events("sent", "webster")) == 2  # the draft, and what took its place
