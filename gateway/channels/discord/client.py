@@ -35,7 +35,8 @@ STEADY_SECONDS = 30.0
 RESUMES = 5
 """Reconnects in a row with one client; then a new one."""
 POISONED = 3
-"""Malformed events in a minute that are passed over; at one more the client is replaced."""
+"""Malformed events in a minute that are passed over; at one more the client is replaced, unless it is a message:
+those change nothing that is kept, and anybody can write them."""
 
 _STATUS = {
     "idle": discord.Status.online,
@@ -211,9 +212,10 @@ class BotClient(discord.Client):
         log.warning("Discord sent a malformed %s: %r", event or "frame", error, exc_info=error)
         often = len(self._poisoned) == POISONED and now - self._poisoned[0] < 60.0
         self._poisoned.append(now)
-        if event is None or event in ("READY", "RESUMED") or self._up_since is None or often:
+        message = event in ("MESSAGE_CREATE", "MESSAGE_UPDATE")
+        if event in (None, "READY", "RESUMED") or self._up_since is None or (often and not message):
             raise Poisoned(event) from error
-        if event.startswith("MESSAGE"):
+        if event == "MESSAGE_CREATE" and not often:
             self._listener.connected(gap=True)
 
     def _end_of_connection(self) -> str:

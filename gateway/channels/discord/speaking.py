@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import io
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -11,7 +12,7 @@ import discord
 
 from gateway.channels.channel import Button, Heard, Post, Posted, Refusal
 from gateway.channels.discord import reading
-from gateway.channels.discord.errors import Asking
+from gateway.channels.discord.errors import MALFORMED, Asking
 from gateway.channels.discord.resolving import resolve
 from protocols.targets import Target
 
@@ -24,6 +25,8 @@ ARCHIVED, NO_REPLYING, HAS_THREAD = 50083, 160002, 160004
 THREAD_MINUTES: Literal[1440] = 1440
 """A thread is archived after a day of silence; a message opens it again."""
 NAME_LIMIT = 100
+PAGE, MOST_PAGES = 100, 20
+"""Messages of one request to a history, and requests of one reading."""
 
 _STYLES = {
     "good": discord.ButtonStyle.success,
@@ -31,6 +34,8 @@ _STYLES = {
     "plain": discord.ButtonStyle.secondary,
 }
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class Speaker:
@@ -127,13 +132,35 @@ class Speaker:
             if since is not None:
                 moment = datetime.datetime.fromtimestamp(since, datetime.UTC)
                 start = max(start, discord.utils.time_snowflake(moment) - 1)
-            if start:
-                found = [m async for m in channel.history(limit=limit, after=discord.Object(start), oldest_first=True)]
-            else:
-                found = [m async for m in channel.history(limit=limit)][::-1]
+            found = await self._said(channel, start, limit)
         person = next((m.author.display_name for m in found if m.author.id != self._client.me.id), "")
         where = reading.place_of(channel, person, self._client.me)
-        return [reading.heard(message, self._client.me, where) for message in found if message.type in reading.SAID]
+        return [reading.heard(message, self._client.me, where) for message in found]
+
+    async def _said(self, channel: Any, start: int, limit: int) -> list[discord.Message]:
+        """What was written, oldest first: the first after `start`, or with 0 the newest. Fewer than `limit` are all."""
+        found: list[discord.Message] = []
+        at = start
+        for _ in range(MOST_PAGES):
+            most = min(PAGE, limit - len(found))
+            way = {"after": at} if start else {"before": at} if at else {}
+            rows = sorted(await self._client.http.logs_from(channel.id, most, **way), key=lambda row: int(row["id"]))
+            said = [m for row in rows if (m := self._read(channel, row)) and m.type in reading.SAID]
+            found = found + said if start else said + found
+            if len(rows) < most or len(found) >= limit:
+                return found
+            at = int(rows[-1 if start else 0]["id"])
+        return found
+
+    def _read(self, channel: Any, row: Any) -> discord.Message | None:
+        """None if the library cannot read it: that must not hide the others. An own one might be looked for."""
+        try:
+            return self._client._connection.create_message(channel=channel, data=row)
+        except MALFORMED as error:
+            if str(row["author"]["id"]) == str(self._client.me.id):
+                raise
+            log.warning("message %s in %s cannot be read: %r", row["id"], channel.id, error)
+            return None
 
     async def _channel(self, to: Target) -> discord.PartialMessageable | discord.DMChannel:
         """Where to write: a person is written to in their direct channel, which the library keeps once it is known."""

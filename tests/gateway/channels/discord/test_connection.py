@@ -318,6 +318,17 @@ class TestMalformed:
         await bot.ear.until(lambda: bot.ear.connections == [True, True])
         assert bot.identifies == 1
 
+    async def test_messages_that_cannot_be_read_cut_off_nobody_however_many(self, bot: Bot) -> None:
+        """Anybody can write one, if there is a kind of message that the library does not know."""
+        await bot.connect()
+        for _ in range(5):
+            bot.discord.dispatch("webster", "MESSAGE_CREATE", MALFORMED)
+            bot.discord.dispatch("webster", "MESSAGE_UPDATE", MALFORMED)
+        said = bot.discord.say("webster", "antoine", "still there?")
+        await bot.ear.until(lambda: [m.id for m in bot.ear.messages] == [said])
+        assert (bot.identifies, bot.channel.status().state) == (1, "ready")
+        assert 2 <= len(bot.ear.connections) <= 4
+
     async def test_the_event_is_named_in_the_log(self, bot: Bot, caplog: pytest.LogCaptureFixture) -> None:
         await bot.connect()
         bot.discord.dispatch("webster", "MESSAGE_CREATE", MALFORMED)

@@ -22,6 +22,7 @@ from gateway.channels.channel import (
 from gateway.channels.discord import supervision
 from protocols.targets import Target
 from tests.gateway.channels.discord.conftest import Bot
+from tests.standins.discord import wire
 
 MESSAGES = "/channels/*/messages"
 
@@ -184,6 +185,38 @@ class TestHistory:
         on.discord.start_thread("antoine", "talk", channel="webster")
         said = on.discord.say("webster", "antoine", "hello")
         assert [m.id for m in await on.channel.history(on.place("webster"))] == [said]
+
+    async def test_what_nobody_wrote_makes_no_page_shorter(self, on: Bot) -> None:
+        """A page that is not full reads as the end of the history."""
+        first = on.discord.say("webster", "antoine", "first")
+        for number in range(3):
+            on.discord.start_thread("antoine", f"talk {number}", channel="webster")
+        said = [on.discord.say("webster", "antoine", f"line {n}") for n in range(3)]
+        place = on.place("webster")
+        assert [m.id for m in await on.channel.history(place, after=first, limit=2)] == said[:2]
+        assert [m.id for m in await on.channel.history(place, limit=4)] == [first, *said]
+        assert [m.id for m in await on.channel.history(place, limit=50)] == [first, *said]
+
+    async def test_one_message_that_cannot_be_read_hides_no_other(
+        self, on: Bot, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        said = [on.discord.say("webster", "antoine", f"line {n}") for n in range(3)]
+        rows = [
+            wire.message(on.discord.state, on.discord.find_message(id), None)
+            | ({"attachments": None} if id == said[1] else {})
+            for id in reversed(said)
+        ]
+        on.discord.fault("GET", "*/messages", status=200, body=rows)
+        found = await on.channel.history(on.place("webster"))
+        assert [m.id for m in found] == [said[0], said[2]]
+        assert f"message {said[1]}" in caplog.text
+
+    async def test_an_own_message_that_cannot_be_read_is_no_proof_that_it_is_not_there(self, on: Bot) -> None:
+        posted = await on.channel.send(on.place("webster"), Post("mine"))
+        row = wire.message(on.discord.state, on.discord.find_message(posted.message_id), None) | {"attachments": None}
+        on.discord.fault("GET", "*/messages", status=200, body=[row])
+        with pytest.raises(Unreachable):
+            await on.channel.history(on.place("webster"))
 
 
 class TestBrake:
