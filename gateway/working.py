@@ -101,7 +101,9 @@ class Work:
             before_end=lambda: self._before_end(run),
             on_delta=lambda text, reset: self._on_delta(run.run_id, text, reset),
         )
-        return await turn.run()
+        last = await turn.run()
+        # What it answered before people said more was seen while it was written, and would be gone with its draft.
+        return "\n\n".join([*self._reader.conversations.answered(run.run_id), last])
 
     def _caller(self, run: ClaimedRun, tools: Mapping[str, Tool], park: Park, max_steps: int) -> Caller:
         return Caller(
@@ -120,7 +122,7 @@ class Work:
 
     async def _collect(self, run: ClaimedRun) -> list[list[Block]]:
         """What people said in this session since; with `[limits] steer = "queue"` it waits for its own run."""
-        if self._config().limits.steer == "queue" or not self._reader.has_queued_people(run.session_key):
+        if self._config().limits.steer == "queue" or not self._reader.has_to_collect(run):
             return []
         said = await self._ledger.steps.collect(run)
         for merged in self._reader.merged(run.run_id):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import pairwise
 from typing import Any
 
 import msgspec
 
-from gateway.ledger.records import StoredCompaction, StoredMessage
+from gateway.ledger.records import RunOptions, StoredCompaction, StoredMessage
+from gateway.ledger.rows import content_of
 from protocols.control import SessionSummary, TranscriptMessage
 
 HISTORY_MESSAGES = 2000
@@ -73,6 +75,20 @@ class ConversationReader:
             (session_key, session_key),
         )
         return found.fetchone() is not None
+
+    def answered(self, run_id: str) -> list[str]:
+        """The answers that a run gave before people said more, which it then took in: all but its last."""
+        taken = self._db.execute("SELECT message, options FROM runs WHERE merged_into = ?", (run_id,)).fetchall()
+        if not taken:
+            return []
+        said = {content_of(r["message"], msgspec.json.decode(r["options"], type=RunOptions)) for r in taken}
+        rows = self._db.execute("SELECT role, content FROM messages WHERE run_id = ? ORDER BY seq", (run_id,))
+        answers = [
+            "".join(block["text"] for block in msgspec.json.decode(before["content"]) if block["type"] == "text")
+            for before, after in pairwise(rows)
+            if before["role"] == "assistant" and after["role"] == "user" and after["content"] in said
+        ]
+        return [answer for answer in answers if answer.strip()]
 
     def transcript(self, key: str, limit: int = -1) -> list[TranscriptMessage]:
         """The messages of a session, oldest first; with a `limit`, the newest so many.

@@ -16,6 +16,7 @@ from gateway.ledger.letters import LetterReader
 from gateway.ledger.posts import PostReader
 from gateway.ledger.recording import read_recording
 from gateway.ledger.records import ClaimedRun, RunOptions, StoredStep
+from gateway.ledger.rows import COLLECTED, collected_into
 from gateway.ledger.schedules import ScheduleReader
 from protocols.approvals import Approval
 from protocols.recordings import Recording
@@ -230,13 +231,9 @@ class Reader:
         row = self._db.execute("SELECT cost_usd FROM runs WHERE id = ?", (run_id,)).fetchone()
         return float(row["cost_usd"] or 0.0) if row else 0.0
 
-    def has_queued_people(self, session_key: str) -> bool:
-        """Has a person queued something in this session that has not begun?"""
-        row = self._db.execute(
-            "SELECT 1 FROM runs WHERE state = 'queued' AND held = 0 AND people = 1 AND attempts = 0"
-            " AND session_key = ? LIMIT 1",
-            (session_key,),
-        ).fetchone()
+    def has_to_collect(self, run: ClaimedRun) -> bool:
+        """Has a person queued something that `run` would take in?"""
+        row = self._db.execute(f"SELECT 1 FROM runs WHERE {COLLECTED} LIMIT 1", collected_into(run)).fetchone()
         return row is not None
 
     def claimed(self, run_id: str) -> ClaimedRun | None:

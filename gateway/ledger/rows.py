@@ -6,7 +6,7 @@ import sqlite3
 
 import msgspec
 
-from gateway.ledger.records import NewRun, RunOptions
+from gateway.ledger.records import ClaimedRun, NewRun, RunOptions
 from protocols.runs import RunSource
 
 PRIORITY = {RunSource.HOOK: 0, RunSource.CHAT: 1, RunSource.SCHEDULE: 2, RunSource.HEARTBEAT: 3}
@@ -60,6 +60,22 @@ def content_of(message: str, options: RunOptions) -> str:
         for picture in options.pictures
     ]
     return _json([*blocks, {"type": "text", "text": message}]).decode()
+
+
+COLLECTED = (
+    "state = 'queued' AND held = 0 AND people = 1 AND attempts = 0 AND session_key = ?"
+    " AND json_extract(options, '$.to') IS ? AND (json_extract(options, '$.origin') IS NULL) = ?"
+)
+"""Runs that a run of their session takes in: what people asked and is answered at the same place in the same way.
+
+A session may have several such: direct messages of two people, a schedule's work and a person's. One answer for them
+would reach only one of the places.
+"""
+
+
+def collected_into(run: ClaimedRun) -> tuple[str, str | None, bool]:
+    """The values of `COLLECTED`."""
+    return run.session_key, run.options.to, run.options.origin is None
 
 
 def open_session(db: sqlite3.Connection, key: str, now: float) -> None:

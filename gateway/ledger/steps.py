@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from gateway.ledger.records import ClaimedRun, NewCompaction, PromptUsed, RunOptions
-from gateway.ledger.rows import add_message, content_of
+from gateway.ledger.rows import COLLECTED, add_message, collected_into, content_of
 from protocols.runs import Usage
 from runtime.sqlite_writer import SqliteWriter
 
@@ -195,15 +195,13 @@ class StepStore:
     async def collect(self, run: ClaimedRun) -> list[str]:
         """Take into `run` what people have queued in its session since: their messages as blocks (JSON), in order.
 
-        Those runs wait for `run` and end with it.
+        Only what is answered where `run` is (`collected_into`). Those runs wait for `run` and end with it.
         """
         now = self._clock()
 
         def operation(db: sqlite3.Connection) -> list[str]:
             rows = db.execute(
-                "SELECT id, message, options FROM runs WHERE state = 'queued' AND held = 0 AND people = 1"
-                " AND session_key = ? AND attempts = 0 ORDER BY seq",
-                (run.session_key,),
+                f"SELECT id, message, options FROM runs WHERE {COLLECTED} ORDER BY seq", collected_into(run)
             ).fetchall()
             said: list[str] = []
             for run_id, message, options in rows:

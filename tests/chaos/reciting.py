@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import msgspec
 
 from protocols.deadletters import DeadLetterList
-from tests.gateway.channels.land import Land, land
+from tests.gateway.channels.land import PERSON, Land, land
 from tests.gateway.obeying import obedient_model, obey
 from tests.standins.models.script import Reply, Script, Seen, _last_words
 
@@ -32,11 +32,11 @@ def recital(number: int) -> str:
 
 
 @contextlib.contextmanager
-def reciting(**discord: object) -> Iterator[Land]:
-    """Webster, who recites; each message has a run of its own."""
-    with land("webster") as here, obedient_model() as server:
+def reciting(steer: str = "queue", people: tuple[str, ...] = (PERSON,), **discord: object) -> Iterator[Land]:
+    """Webster, who recites; with `queue` each message has a run of its own."""
+    with land("webster", people=people) as here, obedient_model() as server:
         server.script = _Recital([])
-        obey(here.home, server, "webster", '[limits]\nsteer = "queue"')
+        obey(here.home, server, "webster", f'[limits]\nsteer = "{steer}"')
         here.configure("webster", home=f"discord:channel:{here.channel('webster')}", **discord)
         yield here
 

@@ -106,7 +106,7 @@ async def test_what_is_looked_at_often_reads_no_whole_table_of_runs(bench: Bench
     reader.next_deadline()
     reader.expired(0)
     reader.open_runs_of("operator")
-    reader.has_queued_people(SESSION)
+    reader.has_to_collect(run)
     reader.pending_approvals()
     reader.merged(run.run_id)
     reader.runs(50, "failed")

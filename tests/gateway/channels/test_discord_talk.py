@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.chaos.reciting import reciting
-from tests.gateway.channels.land import Land, land
+from tests.chaos.reciting import reciting, wrong_answers
+from tests.gateway.channels.land import PERSON, Land, land
 from tests.gateway.obeying import obedient_model, obey
 from tests.standins.models.script import Reply, Script
 
@@ -85,3 +85,30 @@ def test_of_an_answer_that_becomes_a_file_no_more_is_drafted_than_may_be_posted(
         (answer,) = view.messages("webster", author="webster")
         assert [file["filename"] for file in answer["attachments"]] == ["answer.md"]
         assert len(view.events("sent", "webster")) == 2  # the draft, and what took its place
+
+
+def test_what_is_said_while_an_answer_is_written_is_answered_with_it_and_takes_nothing_from_it() -> None:
+    with reciting(steer="collect", file_over=10) as made:
+        gateway = made.gateway()
+        first = made.say("recite 1")
+        made.discord.wait_for(lambda v: v.replies(first), 30)
+        second = made.say("recite 2")
+        for message in (first, second):
+            made.discord.wait_for(lambda v, m=message: "webster" in v.message(m)["reactions"].get("✅", []), 30)
+        assert gateway.sql("SELECT count(*) FROM runs WHERE merged_into IS NOT NULL") == [(1,)]
+        assert wrong_answers(made, range(1, 3)) == {}
+        assert not any("webster" in made.discord.view.message(m)["reactions"].get("👀", []) for m in (first, second))
+
+
+def test_two_people_who_write_at_once_are_each_answered_where_they_wrote() -> None:
+    with reciting(steer="collect", people=(PERSON, "guest"), dm="allowed") as made:
+        made.configure("webster", users=[made.person(), made.person("guest")])
+        gateway = made.gateway()
+        made.discord.dm(PERSON, "webster", "recite 1")
+        made.discord.wait_for(lambda v: v.dms(PERSON, "webster", author="webster"), 30)
+        made.discord.dm("guest", "webster", "recite 2")
+        for person, number in ((PERSON, 1), ("guest", 2)):
+            made.discord.wait_for(
+                lambda v, p=person, n=number: f"line {n:03}-109" in str(v.dms(p, "webster", author="webster")), 30
+            )
+        assert gateway.sql("SELECT DISTINCT session_key FROM runs") == [("agent:webster:main",)]
