@@ -267,6 +267,8 @@ class Intake:
         if len(missed) == CATCH_UP:
             log.warning("%s: of all that was missed, the newest %d messages are read", lane.target, CATCH_UP)
         since = self._clock() - CATCH_UP_SECONDS
+        if too_old := sum(heard.at < since for heard in missed):
+            log.info("%s: %d message(s) older than a day by this host's clock are not answered", lane.target, too_old)
         for heard in missed:
             if heard.at >= since:
                 await self._take(lane, heard)

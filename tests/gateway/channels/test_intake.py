@@ -498,6 +498,17 @@ class TestCatchingUp:
         await heard_after_a_restart(world)
         assert world.texts == ["before", "new"]
 
+    async def test_what_is_too_old_to_be_answered_is_said(self, world: World, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level("INFO", "hearing")
+        async with world.listening():
+            world.say(FREE, ANN, "before")
+            await world.settle()
+        world.say(FREE, ANN, "missed", hear=False)
+        world.now += 25 * 3600
+        await heard_after_a_restart(world)
+        assert world.texts == ["before"]
+        assert "1 message(s) older than a day" in caplog.text
+
     async def test_at_most_a_hundred_the_newest(self, world: World) -> None:
         async with world.listening():
             world.say(FREE, ANN, "before")
