@@ -36,6 +36,8 @@ MOST_SIDE = 8000
 """Pixels: a longer side is refused by Anthropic's API (vision guide)."""
 MOST_IMAGES = 20
 """Images of one request, the newest: of more, Anthropic's API takes smaller ones only. Older ones become a line."""
+MOST_BYTES_OF_ALL = 14_000_000
+"""Of these images together. As base64 they leave room in a request, which Gemini's API takes up to 20 MB."""
 
 
 Answering = AsyncGenerator[TextDelta | Reset | Answer, None]
@@ -84,8 +86,8 @@ def read_pictures(messages: Sequence[Message], workspace: Path) -> list[Message]
 
     Reads files: not for the event loop.
     """
-    total = sum(isinstance(block, Image) for message in messages for block in message.content)
-    past = max(0, total - MOST_IMAGES)
+    images = [block for message in messages for block in message.content if isinstance(block, Image)]
+    past = len(images) - _newest_that_fit(images, workspace)
     done: list[Message] = []
     for message in messages:
         if not any(isinstance(block, Image) for block in message.content):
@@ -100,6 +102,16 @@ def read_pictures(messages: Sequence[Message], workspace: Path) -> list[Message]
                 content.append(block)
         done.append(Message(message.role, content))
     return done
+
+
+def _newest_that_fit(images: Sequence[Image], workspace: Path) -> int:
+    total = 0
+    for count, image in enumerate(reversed(images)):
+        with contextlib.suppress(OSError):
+            total += min(os.stat(workspace / image.path).st_size, MOST_BYTES)
+        if count == MOST_IMAGES or total > MOST_BYTES_OF_ALL:
+            return count
+    return len(images)
 
 
 def without_pictures(messages: Sequence[Message], why: str) -> list[Message]:

@@ -79,6 +79,16 @@ class TestReading:
         read = [message.content[0] for message in read_pictures(messages, tmp_path)]
         assert [isinstance(block, Image) for block in read] == [False, False, *[True] * pictures.MOST_IMAGES]
 
+    def test_of_large_ones_so_many_as_a_request_holds(self, tmp_path: Path) -> None:
+        """Twenty of the largest would be 93 MB as base64, several times what any provider takes."""
+        large = PNG + b"\0" * (pictures.MOST_BYTES - len(PNG))
+        (tmp_path / "a.png").write_bytes(large)
+        fit = pictures.MOST_BYTES_OF_ALL // pictures.MOST_BYTES
+        messages = [m for _ in range(fit + 2) for m in shown(image("a.png", large))]
+        read = [message.content[0] for message in read_pictures(messages, tmp_path)]
+        assert [isinstance(block, Image) for block in read] == [False, False, *[True] * fit]
+        assert sum(len(block.data) for block in read if isinstance(block, Image)) < 20_000_000
+
 
 class TestSent:
     """A request with an image, as it arrives at the provider's server."""
