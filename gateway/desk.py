@@ -14,6 +14,7 @@ from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.models.models import Models
 from protocols.approvals import Approval
+from protocols.client import GatewayClient
 from protocols.control import HeartbeatChange
 from protocols.decoding import nearest
 from protocols.errors import ProtocolError
@@ -55,16 +56,21 @@ def build_desk(
         undo = f"`/model name:{changed.undo or 'configured'}` undoes it."
         return f"From the next turn on: `{changed.model}` (before: `{changed.previous}`). {undo}"
 
-    async def delegate(to: str, task: str, target: Target) -> str:
+    def client_of(to: str) -> GatewayClient:
         if to == agent:
             raise ProtocolError(400, "itself", f"this is {agent}; simply tell it")
         try:
-            client = peers.client(to)
+            return peers.client(to)
         except KeyError:
             close = nearest(to, peers.known())
             hint = f"did you mean {close}?" if close else f"there are: {', '.join(peers.known())}"
             raise ProtocolError(404, "unknown_agent", f"there is no agent {to!r}; {hint}") from None
-        accepted = await client.delegate(
+
+    def check(to: str) -> None:
+        client_of(to)
+
+    async def delegate(to: str, task: str, target: Target) -> str:
+        accepted = await client_of(to).delegate(
             AgentHook(message=task, name=f"from {agent}'s channel", to=str(target), depth=1)
         )
         return accepted.run_id
@@ -76,6 +82,7 @@ def build_desk(
         agent=agent,
         status=status,
         runs=lambda limit: reader.runs(limit)[0],
+        open=reader.open_in,
         pending=approvals.list,
         answer=answer,
         cancel=cancel,
@@ -83,6 +90,7 @@ def build_desk(
         swap_model=swap_model,
         set_heartbeat=set_heartbeat,
         beat_now=heartbeat.beat_now,
+        check=check,
         delegate=delegate,
         start_thread=start_thread,
     )

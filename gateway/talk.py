@@ -127,7 +127,8 @@ class Talk:
         self._asking = Asking(
             self.poster,
             find=reader.approval,
-            pending=approvals.list,
+            recent=lambda: approvals.list(every=True),
+            shown=reader.posts.of,
             options_of=reader.options,
             home=lambda: self._table().home,
             operators=lambda: self._ears().operators,

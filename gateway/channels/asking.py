@@ -10,20 +10,23 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 from gateway.channels.channel import Button, ChannelError, Command, Refusal
+from gateway.channels.measure import reach
 from gateway.channels.outbox import PermanentRefusal, Skip
 from gateway.channels.posting import Poster
+from gateway.ledger.posts import StoredPost
 from gateway.ledger.records import Effect, NewEffect, RunOptions
 from protocols.approvals import Approval
 from protocols.errors import ProtocolError
 from protocols.runs import one_line
 from protocols.targets import parse_target
+from protocols.text import printable
 
 log = logging.getLogger("asking")
 
 KIND = "ask"
 _PREFIX = "ap"
-_CHARS = 1400
-"""Characters of a question's detail that are shown."""
+_UNITS = 1400
+"""UTF-16 units of a question and its detail that are shown under it."""
 
 
 class Asking:
@@ -34,17 +37,20 @@ class Asking:
         poster: Poster,
         *,
         find: Callable[[str], Approval | None],
-        pending: Callable[[], Sequence[Approval]],
+        recent: Callable[[], Sequence[Approval]],
+        shown: Callable[[str], Sequence[StoredPost]],
         options_of: Callable[[str], RunOptions | None],
         home: Callable[[], str | None],
         operators: Callable[[], Collection[str]],
         add: Callable[[str, NewEffect], Awaitable[None]],
         answer: Callable[[str, bool, int, str], Awaitable[Approval]],
     ) -> None:
-        """`answer(id, approve, revision, by)` raises ProtocolError; `home()`: the agent's home channel, a target."""
+        """`recent()`: the newest questions of any state; `shown(key)`: what was posted of one; `answer(id, approve,
+        revision, by)` raises ProtocolError; `home()`: the agent's home channel, a target."""
         self._poster = poster
         self._find = find
-        self._pending = pending
+        self._recent = recent
+        self._shown = shown
         self._options_of = options_of
         self._home = home
         self._operators = operators
@@ -52,9 +58,10 @@ class Asking:
         self._answer = answer
 
     async def start(self) -> None:
-        """Questions that a process put and did not live to show."""
-        for approval in self._pending():
-            await self.changed(approval)
+        """Questions that a process put and did not live to show, and answers of which it did not live to tell."""
+        for approval in self._recent():
+            if approval.state == "pending" or not all(row.final for row in self._shown(_key(approval))):
+                await self.changed(approval)
 
     async def changed(self, approval: Approval) -> None:
         """A question was put, answered or has expired."""
@@ -137,10 +144,17 @@ def _text(approval: Approval) -> str:
     if approval.state != "pending":
         by = f" by {_person(approval.answered_by)}" if approval.answered_by else ""
         why = f": {one_line(approval.reason, 300)}" if approval.reason else ""
-        return f"**{approval.state}**{by}{why}\n{_fenced(one_line(approval.question, 400))}"
+        return f"**{approval.state}**{by}{why}\n{_fenced(printable(one_line(approval.question, 400)))}"
     until = f", until <t:{int(approval.expires_at)}:f>" if approval.expires_at else ""
-    said = approval.question + (f"\n\n{approval.detail}" if approval.detail else "")
-    return f"**A question** ({approval.id}{until})\n{_fenced(said[:_CHARS])}"
+    return f"**A question** ({approval.id}{until})\n{whole_question(approval, _UNITS)}"
+
+
+def whole_question(approval: Approval, units: int) -> str:
+    """All that would be done, in a fence of its own: what cannot be seen is shown, and a cut is told."""
+    text = printable(approval.question + (f"\n\n{approval.detail}" if approval.detail else ""))
+    end = reach(text, 0, units)
+    cut = f"\n[cut: {len(text) - end} more characters; the console shows all]" if end < len(text) else ""
+    return _fenced(text[:end]) + cut
 
 
 def _fenced(text: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import msgspec
 
+from gateway.channels.asking import whole_question
 from gateway.channels.channel import ChannelError, Command, CommandOption, CommandSpec
 from protocols.approvals import Approval
 from protocols.control import HeartbeatChange
@@ -67,6 +68,8 @@ class Desk(msgspec.Struct, frozen=True):
     agent: str
     status: Callable[[], AgentStatus]
     runs: Callable[[int], list[RunSummary]]
+    open: Callable[[str], list[RunSummary]]
+    """Session key -> its runs that have not ended, the newest first."""
     pending: Callable[[], Sequence[Approval]]
     answer: Callable[[str, bool, int, str, str], Awaitable[Approval]]
     """(id, approve, revision, by, reason)"""
@@ -78,6 +81,8 @@ class Desk(msgspec.Struct, frozen=True):
     """A model, or None for the configured one -> what is asked from now on."""
     set_heartbeat: Callable[[HeartbeatChange], None]
     beat_now: Callable[[], str]
+    check: Callable[[str], None]
+    """Agent: can it be given work at all?"""
     delegate: Callable[[str, str, Target], Awaitable[str]]
     """(agent, task, where its answer goes) -> the run's id."""
     start_thread: Callable[[Target, str], Awaitable[Target]]
@@ -157,9 +162,8 @@ class Commands:
 
     async def _stop(self, command: Command) -> str:
         session = self._session_of(command)
-        found = [run for run in self._desk.runs(100) if run.session_key == session and not run.state.ended]
         stopped = 0
-        for run in found:
+        for run in self._desk.open(session):
             before = await self._desk.cancel(run.run_id, f"stopped by {command.author.target}")
             stopped += before is not None and not before.ended
         return f"Stopped: {stopped} run(s)." if stopped else "There is nothing under way here."
@@ -172,7 +176,10 @@ class Commands:
         return "\n".join([f"Now: `{model.active}` ({model.origin}). `/model name:...` swaps it.", *choices])
 
     async def _delegate(self, command: Command) -> str:
-        agent, task = command.arguments["agent"].strip(), command.arguments["task"].strip()
+        agent, task = command.arguments.get("agent", "").strip(), command.arguments.get("task", "").strip()
+        if not agent or not task:
+            return "Say who is to do it and what: /delegate agent:... task:..."
+        self._desk.check(agent)  # before there is a thread for it
         place = command.place.target
         if command.place.kind == "direct":
             place = command.author.target
@@ -193,7 +200,7 @@ class Commands:
             return f"There is no open question {wanted!r}; /approve lists them."
         decision = command.arguments.get("decision")
         if decision is None:
-            return f"{found.question}\n{found.detail}"[:_SHOWN]
+            return whole_question(found, _SHOWN - 100)
         by, reason = str(command.author.target), command.arguments.get("reason", "")
         answered = await self._desk.answer(found.id, decision == "approve", found.revision, by, reason)
         return f"{answered.question}: {answered.state}."

@@ -83,11 +83,9 @@ class Mirror:
         else:
             self._told[run.run_id] = run.state
             if run.state is RunState.WAITING:
-                waits = one_line(self._redact(run.reason), 150) or "no reason given"
-                self._add(
-                    self._runs_to(),
-                    f"{_GLYPHS[run.state]} **{self._agent}** waits ({waits}): {self._task(run)}",
-                )
+                why = "" if _private(run) else one_line(self._redact(run.reason), 150)
+                waits = f"waits ({why})" if why else "waits"
+                self._add(self._runs_to(), f"{_GLYPHS[run.state]} **{self._agent}** {waits}: {self._task(run)}")
 
     async def serve(self) -> None:
         """Post what has gathered, until cancelled."""
@@ -125,7 +123,7 @@ class Mirror:
 
     def _task(self, run: RunSummary) -> str:
         """What it is about; not what somebody wrote to the agent alone."""
-        if run.source is RunSource.CHAT and ":channel:" not in run.session_key:
+        if _private(run):
             return "a direct message"
         return one_line(self._redact(run.task), 200)
 
@@ -139,6 +137,11 @@ class Mirror:
         if run.cost_usd:
             figures.append(f"${run.cost_usd:.3f}")
         return f" ({', '.join(figures)})" if figures else ""
+
+
+def _private(run: RunSummary) -> bool:
+    """Was it written to the agent alone? Then neither that nor what is asked about it is for others to read."""
+    return run.source is RunSource.CHAT and ":channel:" not in run.session_key
 
 
 def _person(caller: str) -> str:

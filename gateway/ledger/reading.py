@@ -156,6 +156,15 @@ class Reader:
         rows = self._db.execute(f"{_LIST} WHERE state IN ('running', 'waiting') ORDER BY +seq").fetchall()
         return [RunSummary(**self._summary_fields(r, None)) for r in rows]
 
+    def open_in(self, session_key: str) -> list[RunSummary]:
+        """A session's runs that have not ended, the newest first."""
+        rows = self._db.execute(
+            f"{_LIST} WHERE session_key = ?1 AND state IN ('running', 'waiting')"
+            f" UNION ALL {_LIST} WHERE session_key = ?1 AND state = 'queued' ORDER BY seq DESC",
+            (session_key,),
+        )
+        return [RunSummary(**self._summary_fields(r, None)) for r in rows]
+
     def queue(self) -> QueueStatus:
         (queued,) = self._db.execute("SELECT count(*) FROM runs WHERE state = 'queued'").fetchone()
         counts = {

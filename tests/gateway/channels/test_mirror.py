@@ -79,6 +79,13 @@ async def test_what_somebody_wrote_to_the_agent_alone_is_not_told(told: Told) ->
     assert "a direct message" in told.channel.texts(LOGS)[0]
 
 
+async def test_nor_is_what_a_person_is_asked_about_it(told: Told) -> None:
+    why = "approval ap-1: memory_write: my salary"
+    told.go(RunState.WAITING, source=RunSource.CHAT, session_key="agent:webster:main", task="my salary", reason=why)
+    await told.channel.until(lambda: bool(told.channel.texts(LOGS)))
+    assert told.channel.texts(LOGS) == ["\N{HOURGLASS} **webster** waits: a direct message"]
+
+
 async def test_secrets_are_not_told(told: Told) -> None:
     told.go(RunState.SUCCEEDED, task="log in with hunter2")
     await told.channel.until(lambda: bool(told.channel.texts(LOGS)))
