@@ -240,12 +240,13 @@ class Intake:
         """Take in what was said since the lane's mark; a channel never heard before begins at its newest message."""
         mark = self._last.get(lane.target.id)
         place = lane.place or (mark.place if mark is not None else None)
+        gaps = lane.gaps
         try:
             async with self._reading:
                 said = await self._channel.history(lane.target, limit=CATCH_UP if mark is not None else 1)
         except Refusal as error:
             log.warning("%s cannot be read up on: %s", lane.target, error)
-            lane.behind = False
+            lane.behind = lane.gaps != gaps
             return
         except ChannelError as error:
             pause = max(getattr(error, "retry_after", None) or 0.0, _pause(lane.failures))
@@ -256,7 +257,7 @@ class Intake:
         said = [at_place(heard, place) for heard in said]
         if mark is not None:
             await self._take_missed(lane, mark.id, said)
-        lane.behind, lane.held = False, None
+        lane.behind, lane.held = lane.gaps != gaps, None
         if said:
             self._last.advance(said[-1].place, said[-1].id)
         elif mark is None and place is not None:

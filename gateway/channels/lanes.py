@@ -39,8 +39,10 @@ class Lane:
         """Ids that are settled; the newest."""
         self.behind = False
         """Something was said that we did not hear: the history comes first, for it is older."""
-        self.after_queue = False
-        """What was not heard is newer than all that waits: the history comes after it."""
+        self.gaps = 0
+        """How often it fell behind: once more while its history is read, and that must be read again."""
+        self.overflowed = False
+        """Something did not fit: newer than all that waits, so the history comes after it."""
         self.due = 0.0
         """When the history is read, as the loop's time."""
         self.failures = 0
@@ -51,7 +53,7 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        return self.task is None and not self.behind and self.held is None
+        return self.task is None and not self.behind and not self.overflowed and self.held is None
 
 
 class Lanes:
@@ -85,15 +87,16 @@ class Lanes:
 
     def put(self, lane: Lane, event: Heard | Change) -> None:
         """Behind all that waits there; what does not fit is read from the history later."""
-        if self._waiting < WAITING and not (lane.after_queue and isinstance(event, Heard)):
+        if self._waiting < WAITING and not (lane.overflowed and isinstance(event, Heard)):
             self._waiting += 1
             lane.queue.append(event)
             lane.wake.set()
             self._start(lane)
-        elif isinstance(event, Heard) and not lane.behind:
+        elif isinstance(event, Heard) and not lane.overflowed:
             log.warning("%s: too much at once; the rest is read from its history", lane.target)
-            self.fall_behind(lane)
-            lane.after_queue = True
+            lane.overflowed = True
+            lane.wake.set()
+            self._start(lane)
 
     def put_back(self, lane: Lane, event: Heard | Change) -> None:
         """It is not its turn yet."""
@@ -101,7 +104,8 @@ class Lanes:
         lane.queue.appendleft(event)
 
     def fall_behind(self, lane: Lane) -> None:
-        lane.behind, lane.after_queue, lane.due, lane.failures = True, False, 0.0, 0
+        lane.behind, lane.due, lane.failures = True, 0.0, 0
+        lane.gaps += 1
         lane.wake.set()
         self._start(lane)
 
@@ -109,7 +113,7 @@ class Lanes:
         """From now on the lanes are worked on."""
         self._open = True
         for lane in self:
-            if lane.queue or lane.behind:
+            if lane.queue or lane.behind or lane.overflowed:
                 self._start(lane)
 
     async def close(self) -> None:
@@ -127,14 +131,17 @@ class Lanes:
     async def _work(self, lane: Lane) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while lane.queue or lane.behind:
+            while lane.queue or lane.behind or lane.overflowed:
                 lane.wake.clear()
-                if lane.behind and lane.due <= loop.time() and not (lane.after_queue and lane.queue):
-                    lane.after_queue = False
+                if lane.behind and lane.due <= loop.time():
                     await self._catch_up(lane)
                 elif lane.queue:
                     self._waiting -= 1
                     await self._settle(lane, lane.queue.popleft())
+                elif lane.overflowed:
+                    lane.overflowed = False
+                    if not lane.behind:
+                        self.fall_behind(lane)
                 else:
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout_at(lane.due):

@@ -614,6 +614,50 @@ class TestCatchingUp:
             await world.settle()
         assert world.texts == ["before", "live", "missed"], "the mark had not moved past what was missed"
 
+    async def test_a_connection_lost_again_while_reading_up_is_read_up_on_too(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real, again = world.channel.history, [True]
+
+        async def history(place: Target, **how: Any) -> list[Heard]:
+            said = await real(place, **how)
+            if again and how.get("after") is None:
+                again.clear()
+                world.say(FREE, ANN, "missed the second time", hear=False)
+                world.intake.connected(gap=True)
+            return said
+
+        async with world.listening():
+            world.say(FREE, ANN, "before")
+            await world.settle()
+            world.say(FREE, ANN, "missed", hear=False)
+            monkeypatch.setattr(world.channel, "history", history)
+            world.intake.connected(gap=True)
+            await world.settle()
+        assert world.texts == ["before", "missed", "missed the second time"]
+
+    async def test_what_did_not_fit_while_reading_up_is_read_up_on_too(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lanes_module, "WAITING", 2)
+        real, once = world.channel.history, [True]
+
+        async def history(place: Target, **how: Any) -> list[Heard]:
+            said = await real(place, **how)
+            if once and how.get("after") is None:
+                once.clear()
+                for number in range(4):
+                    world.say(FREE, ANN, f"message {number}")
+            return said
+
+        async with world.listening():
+            world.say(FREE, ANN, "before")
+            await world.settle()
+            monkeypatch.setattr(world.channel, "history", history)
+            world.intake.connected(gap=True)
+            await world.settle()
+        assert world.texts == ["before", *(f"message {number}" for number in range(4))]
+
     async def test_a_channel_that_cannot_be_read_is_let_be(self, world: World) -> None:
         async with world.listening():
             world.say(FREE, ANN, "before")
