@@ -81,6 +81,8 @@ class Heard(msgspec.Struct, frozen=True):
     reply_to: str | None = None
     """The id of the message it answers."""
     attachments: list[Attachment] = []
+    forwarded: str = ""
+    """What others wrote elsewhere and its author passes on: no words of theirs."""
     nonce: str | None = None
 
 

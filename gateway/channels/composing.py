@@ -17,6 +17,7 @@ REPLY_CHARS = 1000
 """Of the message that is answered."""
 _NO_WORDS = "(a mention without words)"
 _ONLY_FILES = "(files without words)"
+_ONLY_FORWARDED = "(a forwarded message without words)"
 
 
 class File(msgspec.Struct, frozen=True):
@@ -56,9 +57,10 @@ def session_of(agent: str, place: Place, author: Author, direct: str) -> str:
     )
 
 
-def words_of(text: str, *, files: bool) -> str:
+def words_of(heard: Heard) -> str:
     """What the person wrote, or that they wrote nothing."""
-    return text.strip() or (_ONLY_FILES if files else _NO_WORDS)
+    nothing = _ONLY_FORWARDED if heard.forwarded else _ONLY_FILES if heard.attachments else _NO_WORDS
+    return heard.text.strip() or nothing
 
 
 def compose(
@@ -73,7 +75,7 @@ def compose(
         caller=str(author.target),
         people=not author.bot,
         session_key=session_key,
-        message=redact(words_of(heard.text, files=bool(heard.attachments))),
+        message=redact(words_of(heard)),
         options=RunOptions(
             to=str(author.target if place.kind == "direct" else place.target),
             origin=Origin(str(heard.place.target), heard.id, str(author.target), shown_name(author.name)),
@@ -92,8 +94,13 @@ def _context(heard: Heard, around: Around) -> str:
     if around.before:
         parts.append(as_data("\n".join(map(line_of, around.before)), f"{where(heard.place)}, before the message below"))
     if answered := around.answers:
-        text = answered.text[:REPLY_CHARS] + ("…" if len(answered.text) > REPLY_CHARS else "")
+        text = _all_of(answered)
+        text = text[:REPLY_CHARS] + ("…" if len(text) > REPLY_CHARS else "")
         parts.append(as_data(text, f"the message of {who(answered)} that the one below answers"))
+    if heard.forwarded:
+        parts.append(
+            as_data(heard.forwarded, f"a message from elsewhere that {who(heard)} forwards with the one below")
+        )
     for file in around.files:
         line = f"[file {shown_name(file.name)}: {file.note}]"
         parts.append(f"{line}\n{as_data(file.text, f'the file {shown_name(file.name)}')}" if file.text else line)
@@ -118,5 +125,10 @@ def where(place: Place) -> str:
 
 def line_of(heard: Heard) -> str:
     """A message of the history on a line of its own; further lines of it are indented."""
-    text = "\n    ".join(heard.text.strip().splitlines())
+    text = "\n    ".join(_all_of(heard).splitlines())
     return f"[{time.strftime('%H:%M', time.gmtime(heard.at))}] {who(heard)}: {text}"
+
+
+def _all_of(heard: Heard) -> str:
+    """What is in a message of others', its own words first."""
+    return f"{heard.text}\n[forwarded] {heard.forwarded}".strip() if heard.forwarded else heard.text.strip()

@@ -35,7 +35,7 @@ def judge(heard: Heard, ears: Ears, table: InstanceDiscordTable, known: Known) -
     """What becomes of a message."""
     if heard.own:
         return _refuse("it is our own")
-    if not heard.text.strip() and not heard.attachments and not heard.mentions_me:
+    if not (heard.text.strip() or heard.forwarded.strip() or heard.attachments or heard.mentions_me):
         return _refuse("there is nothing in it")
     if heard.place.kind == "direct":
         return _direct(heard, ears, table, known)

@@ -104,7 +104,7 @@ class Intake:
             log.debug("message %s is not heard: %s", message.id, why)
             return
         lane = self._lanes.of(place.target)
-        message = msgspec.structs.replace(message, text=whole(message.text))
+        message = msgspec.structs.replace(message, text=whole(message.text), forwarded=whole(message.forwarded))
         lane.place = place
         if self._last.get(place.target.id) is None:
             self._last.advance(place, before(message.id))

@@ -45,7 +45,10 @@ class Recent:
     def add(self, heard: Heard) -> None:
         said = self._channels.setdefault(heard.place.target, {})
         self._channels.move_to_end(heard.place.target)
-        self._put(said, msgspec.structs.replace(heard, text=_short(heard.text), attachments=[]))
+        self._put(
+            said,
+            msgspec.structs.replace(heard, text=_short(heard.text), forwarded=_short(heard.forwarded), attachments=[]),
+        )
         if len(said) > MESSAGES:
             self._drop(said, min(said, key=order))
         while len(self._channels) > CHANNELS or (self._taken > ROOM and len(self._channels) > 1):
@@ -105,7 +108,7 @@ class Recent:
 
 
 def _size(heard: Heard) -> int:
-    return _OVERHEAD + len(heard.text)
+    return _OVERHEAD + len(heard.text) + len(heard.forwarded)
 
 
 def _short(text: str) -> str:

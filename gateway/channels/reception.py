@@ -217,7 +217,7 @@ def _bots(place: Place) -> str:
 
 def at_place(heard: Heard, place: Place | None) -> Heard:
     """A message of a history, at its channel as that was heard live, for it may say more than a history can."""
-    heard = msgspec.structs.replace(heard, text=whole(heard.text))
+    heard = msgspec.structs.replace(heard, text=whole(heard.text), forwarded=whole(heard.forwarded))
     if place is None or (place.kind == "channel" and place.guild is None):
         return heard
     return msgspec.structs.replace(heard, place=place)

@@ -86,6 +86,7 @@ def heard(message: discord.Message, me: discord.ClientUser, place: Place | None 
             )
             for file in files
         ],
+        forwarded="\n".join(shot.content for shot in message.message_snapshots if shot.content),
         nonce=None if message.nonce is None else str(message.nonce),
     )
 
@@ -116,6 +117,5 @@ def text_of(message: discord.Message, me: discord.ClientUser, *, raw: bool = Fal
         return "" if key in ours else names.get(key, found[0])
 
     text = _MENTION.sub(name, text).strip()
-    forwarded = [shot.content for shot in message.message_snapshots if shot.content]
     stickers = [f"[sticker: {sticker.name}]" for sticker in message.stickers]
-    return "\n".join([*([text] if text else []), *(f"[forwarded] {words}" for words in forwarded), *stickers])
+    return "\n".join([*([text] if text else []), *stickers])

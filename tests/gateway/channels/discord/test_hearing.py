@@ -7,6 +7,7 @@ import pytest
 from gateway.channels.channel import Heard, Post
 from protocols.targets import Target
 from tests.gateway.channels.discord.conftest import Bot
+from tests.standins.discord import wire
 
 
 @pytest.fixture
@@ -52,6 +53,16 @@ class TestMessages:
         on.discord.say(thread, "antoine", "again")
         await on.ear.until(lambda: len(on.ear.messages) == 2)
         assert (on.ear.messages[-1].place.kind, on.ear.messages[-1].place.parent) == ("thread", on.place("webster"))
+
+    async def test_what_is_forwarded_is_apart_from_what_is_written(self, on: Bot) -> None:
+        said = on.discord.find_message(on.discord.say("webster", "antoine", "see this"))
+        app = on.discord.find_bot("webster")
+        event = wire.message_event(on.discord.state, said, app, True) | {"id": str(int(said.id) + 1)}
+        shot = {"content": "from elsewhere", "timestamp": event["timestamp"], "edited_timestamp": None, "type": 0}
+        shot |= {"flags": 0, "mentions": [], "mention_roles": [], "attachments": [], "embeds": [], "components": []}
+        on.discord.dispatch("webster", "MESSAGE_CREATE", event | {"message_snapshots": [{"message": shot}]})
+        await on.ear.until(lambda: len(on.ear.messages) == 2)
+        assert (on.ear.messages[1].text, on.ear.messages[1].forwarded) == ("see this", "from elsewhere")
 
     async def test_its_own_are_not_heard(self, on: Bot) -> None:
         await on.channel.send(on.place("webster"), Post("mine"))
