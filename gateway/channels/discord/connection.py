@@ -71,7 +71,7 @@ class Connection:
         self._pace = pace or Pace(time.time, asyncio.sleep, random.uniform)
         self._lock_folder = lock_folder
         self._limits = limits or Limits()
-        self._brake = Brake(self._pace.clock)
+        self._brake = Brake(self._pace.clock, self._held_back)
         self._token: str | None = None
         self._settings: Settings | None = None
         self._configured = asyncio.Event()
@@ -114,6 +114,11 @@ class Connection:
         """Something to tell beside the state, while it is ready."""
         if self._standing.state == "ready":
             self._report("ready", detail)
+
+    def _held_back(self, why: str) -> None:
+        if why:
+            log.warning("%s", why)
+        self.note(why)
 
     def _report(self, state: ChannelState, detail: str, next_at: float | None = None) -> None:
         before = self._standing

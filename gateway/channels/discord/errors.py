@@ -70,7 +70,8 @@ def trace(brake: Brake) -> aiohttp.TraceConfig:
     async def ended(
         session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestEndParams
     ) -> None:
-        brake.answered(params.response.status)
+        if params.response.headers.get("X-RateLimit-Scope") != "shared":  # Discord counts those not either
+            brake.answered(params.response.status)
 
     config = aiohttp.TraceConfig()
     config.on_request_start.append(begins)

@@ -45,8 +45,11 @@ class Limits(msgspec.Struct, frozen=True):
 class Brake:
     """Counts what Discord refuses, over all connections of this bot, and stops asking in time."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], on_hold: Callable[[str], None]) -> None:
+        """`on_hold(why)`: from now on nothing is asked for a while; with no reason, it is over."""
         self._clock = clock
+        self._on_hold = on_hold
+        self._held = False
         self._refused: deque[float] = deque(maxlen=MOST_REFUSED)
 
     def answered(self, status: int) -> None:
@@ -55,15 +58,21 @@ class Brake:
 
     def check(self) -> None:
         """Before a request; raises Unreachable if none may be made now."""
-        if len(self._refused) < MOST_REFUSED:
-            return
-        wait = self._refused[0] + REFUSED_SECONDS - self._clock()
+        wait = 0.0
+        if len(self._refused) == self._refused.maxlen:
+            wait = self._refused[0] + REFUSED_SECONDS - self._clock()
         if wait > 0:
-            raise Unreachable(
+            why = (
                 f"Discord refused {MOST_REFUSED} requests within ten minutes, so nothing is asked for {wait:.0f} s, or "
-                "it would ban this host; look for a channel or a permission that is gone: atomizer discord check",
-                retry_after=wait,
+                "it would ban this host; look for a channel or a permission that is gone: atomizer discord check"
             )
+            if not self._held:
+                self._on_hold(why)
+            self._held = True
+            raise Unreachable(why, retry_after=wait)
+        if self._held:
+            self._held = False
+            self._on_hold("")
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -237,8 +237,21 @@ class TestBrake:
         with pytest.raises(Unreachable, match="refused 5 requests within ten minutes") as braked:
             await bot.channel.send(bot.place("webster"), Post("hello"))
         assert braked.value.retry_after == pytest.approx(600, abs=30)
+        assert "refused 5 requests within ten minutes" in bot.channel.status().detail
         bot.time.advance(601)
         await bot.channel.send(bot.place("webster"), Post("hello"))
+        assert bot.channel.status().detail == ""
+
+    async def test_limits_that_others_used_up_do_not_count(self, bot: Bot, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(supervision, "MOST_REFUSED", 2)
+        bot.channel = bot.new_channel()
+        await bot.connect()
+        shared = {"X-RateLimit-Scope": "shared"}
+        bot.discord.fault("POST", "*/typing", status=429, via=False, times=3, headers=shared)
+        for _ in range(3):
+            with pytest.raises(Unreachable, match="429"):
+                await bot.channel.typing(bot.place("webster"))
+        await bot.channel.typing(bot.place("webster"))
 
     async def test_it_holds_over_connections_and_hearing_goes_on(
         self, bot: Bot, monkeypatch: pytest.MonkeyPatch
