@@ -93,6 +93,8 @@ log = logging.getLogger("gateway")
 
 DRAIN_SECONDS = 10.0
 """Runs under way at SIGTERM may take so long; then they go back into the queue."""
+LEAVE_SECONDS = 3.0
+"""What they send out may take so long; the rest leaves after the next start."""
 
 
 class Gateway:
@@ -120,6 +122,7 @@ class Gateway:
             notify("STOPPING=1")
             log.info("stopping: %d run(s) may take up to %.0f s", self._reader.queue().running, DRAIN_SECONDS)
             await self.runner.drain(DRAIN_SECONDS)
+            await self.outbox.emptied(LEAVE_SECONDS)
         self._logs.close()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:

@@ -35,6 +35,7 @@ GIVE_UP_SECONDS = 24 * 3600.0
 """An effect that could not be carried out for so long becomes a dead letter."""
 GRACE_SECONDS = 900.0
 """A process tries for so long before it gives anything up: what is a day old may have waited for its start."""
+_LOOK_SECONDS = 0.05
 AT_ONCE = 64
 """Effects of one kind under way; those of another kind never wait for them."""
 HEARTBEAT_OK = "HEARTBEAT_OK"
@@ -104,6 +105,13 @@ class Outbox:
             return
         finally:
             self._watched.pop(key, None)
+
+    async def emptied(self, seconds: float) -> None:
+        """Until nothing is due any more; at most `seconds`."""
+        with contextlib.suppress(DiskFull, TimeoutError):
+            async with asyncio.timeout(seconds):
+                while await self._ledger.effects.due(limit=1):  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_SECONDS)
 
     async def serve(self) -> None:
         """Until cancelled."""

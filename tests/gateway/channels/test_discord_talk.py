@@ -112,3 +112,13 @@ def test_two_people_who_write_at_once_are_each_answered_where_they_wrote() -> No
                 lambda v, p=person, n=number: f"line {n:03}-109" in str(v.dms(p, "webster", author="webster")), 30
             )
         assert gateway.sql("SELECT DISTINCT session_key FROM runs") == [("agent:webster:main",)]
+
+
+def test_an_answer_that_is_ready_when_the_gateway_is_stopped_still_arrives() -> None:
+    with reciting() as made:
+        gateway = made.gateway()
+        asked = made.say("recite 1")
+        made.discord.wait_for(lambda v: v.replies(asked), 30)
+        assert gateway.stop() == 0
+        assert wrong_answers(made, range(1, 2)) == {}
+        assert "webster" in made.discord.view.message(asked)["reactions"]["✅"]
