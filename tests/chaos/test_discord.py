@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from protocols.deadletters import DeadLetterList
+from tests.chaos.deaths import DyingGateway, die_at_each_commit
 from tests.chaos.reciting import kill_while_reciting, recital, reciting, wrong_answers
 from tests.gateway.channels.land import Land
 from tests.gateway.process import GatewayProcess
@@ -25,6 +26,41 @@ def test_killed_again_and_again_every_answer_arrives_once_and_whole() -> None:
     print(outcome)
     assert outcome.wrong == {}
     assert outcome.letters == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_at_any_commit_of_a_drafted_answer_leaves_it_once_and_whole_and_its_question_marked(when: str) -> None:
+    asked: dict[int, str] = {}
+    with reciting() as here:
+        gateway = DyingGateway(here.home, "webster", "gateway.channels.discord.loaded")
+        here.put(gateway)
+
+        def story(number: int) -> None:
+            if number not in asked:
+                asked[number] = here.say(f"recite {number}")
+            gateway.until(lambda: "webster" in reactions(here, asked[number]).get("✅", []), 60)
+            gateway.until(lambda: gateway.sql("SELECT count(*) FROM effects WHERE state = 'pending'") == [(0,)])
+
+        def prepare(number: int) -> None:
+            here.wait_connected("webster")
+            if number == 1:  # from now on what is said in this channel is read up on
+                here.answer(here.say("recite 0"))
+
+        try:
+            deaths = die_at_each_commit(gateway, when, story, prepare=prepare)
+        finally:
+            gateway.close()
+        print(f"\na drafted answer on Discord, killed {when} each of {deaths} commits")
+        assert wrong_answers(here, range(deaths + 2)) == {}
+        assert [m for m in asked.values() if "webster" in reactions(here, m).get("👀", [])] == []
+        assert gateway.sql("SELECT state, count(*) FROM effects GROUP BY 1") == [("done", deaths + 2)]
+        assert gateway.sql("SELECT count(*) FROM posts WHERE final = 0") == [(0,)]
+    assert deaths >= 12
+
+
+def reactions(here: Land, message: str) -> dict[str, list[str]]:
+    return dict(here.discord.view.message(message)["reactions"])
 
 
 @pytest.fixture

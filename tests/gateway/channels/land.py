@@ -63,6 +63,10 @@ class Land:
             self.wait_connected(agent)
         return self._gateways[agent]
 
+    def put(self, gateway: GatewayProcess) -> None:
+        """One of another kind, in the place of that agent's; it is started by whoever made it."""
+        self._gateways[gateway.agent] = gateway
+
     def wait_connected(self, agent: str, seconds: float = 30.0) -> None:
         self.discord.wait_for(lambda view: view.connected(agent), seconds)
         until = time.monotonic() + seconds
