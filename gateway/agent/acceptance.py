@@ -37,10 +37,10 @@ class Acceptance:
         interrupts = new.people and self._steer() == "interrupt"
         run_id, state, fresh = await self._ledger.accept(new, interrupts=interrupts)
         if fresh:
-            if interrupts:
-                await self._interrupt(new.session_key)
             self._on_accept(new)
             self._runner.accepted(held=new.held, deadline=new.deadline)
+        if interrupts:  # also when it comes again, since the disk may have been full in the middle of this
+            await self._interrupt(new.session_key)
         return run_id, state, fresh
 
     async def _interrupt(self, session_key: str) -> None:
