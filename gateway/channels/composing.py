@@ -17,6 +17,8 @@ REPLY_CHARS = 1000
 """Of the message that is answered."""
 _NO_WORDS = "(a mention without words)"
 _ONLY_FILES = "(files without words)"
+_OPENING, _CLOSING = frozenset("[\uff3b\u3010"), frozenset("]\uff3d\u3011")
+"""Brackets, and what looks like them."""
 _ONLY_FORWARDED = "(a forwarded message without words)"
 
 
@@ -60,7 +62,27 @@ def session_of(agent: str, place: Place, author: Author, direct: str) -> str:
 def words_of(heard: Heard) -> str:
     """What the person wrote, or that they wrote nothing."""
     nothing = _ONLY_FORWARDED if heard.forwarded else _ONLY_FILES if heard.attachments else _NO_WORDS
-    return heard.text.strip() or nothing
+    return own_words(heard.text) or nothing
+
+
+def own_words(text: str) -> str:
+    """What a person wrote. A line that looks like the one with which we begin somebody's words is quoted."""
+    lines = text.strip().splitlines()
+    if not any(map(_like_ours, lines)):
+        return text.strip()
+    return "\n".join(f"> {line}" if _like_ours(line) else line for line in lines)
+
+
+def _like_ours(line: str) -> bool:
+    """Does it look like `[discord:user:1 (Ann) writes, in a direct message:]`? In linear time, whatever it is."""
+    start, end = 0, len(line)
+    while start < end and not line[start].isalnum():
+        start += 1
+    while end > start and not line[end - 1].isalnum():
+        end -= 1
+    closing = line[end:]
+    in_brackets = bool(_OPENING & set(line[:start])) and bool(_CLOSING & set(closing)) and ":" in closing
+    return in_brackets and ("writes" in line or ":user:" in line)
 
 
 def compose(

@@ -18,7 +18,7 @@ import msgspec
 
 from gateway.channels.attachments import Inbox
 from gateway.channels.channel import Channel, ChannelError, Command, Heard, Place, Refusal
-from gateway.channels.composing import key_of
+from gateway.channels.composing import key_of, own_words
 from gateway.channels.hearing import deaf
 from gateway.channels.lanes import Change, Lane, Lanes
 from gateway.channels.lastheard import LastHeard
@@ -210,7 +210,7 @@ class Intake:
             run_id = await self._ledger.withdraw(key, "its message was deleted")
         else:
             self._recent.reword(lane.target, edit.id, edit.text)
-            text = self._redact(edit.text.strip())
+            text = self._redact(own_words(edit.text))
             run_id = await self._ledger.reword(key, text) if text else None
         await self.pairing.changed(edit.id, edit.text)
         if run_id is not None:
