@@ -38,7 +38,8 @@ MOST_IMAGES = 20
 """Images of one request, the newest: of more, Anthropic's API takes smaller ones only. Older ones become a line."""
 MOST_BYTES_OF_ALL = 14_000_000
 """Of these images together. As base64 they leave room in a request, which Gemini's API takes up to 20 MB."""
-
+_MOST_SEGMENTS = 1000
+"""Of a JPEG before its size, fill bytes included."""
 
 Answering = AsyncGenerator[TextDelta | Reset | Answer, None]
 
@@ -176,11 +177,12 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
-    """From the frame's header; the segments before it are passed over."""
+    """From the frame's header; the segments before it are passed over, as many as an honest image has."""
     at = 2
-    while True:
-        while data[at] == 0xFF and data[at + 1] == 0xFF:
-            at += 1
+    for _ in range(_MOST_SEGMENTS):
+        if data[at : at + 2] == b"\xff\xff":
+            at += 1  # a fill byte
+            continue
         marker, (length,) = data[at + 1], struct.unpack(">H", data[at + 2 : at + 4])
         if data[at] != 0xFF or length < 2:
             return 0, 0
@@ -188,3 +190,4 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
             height, width = struct.unpack(">HH", data[at + 5 : at + 9])
             return width, height
         at += 2 + length
+    return 0, 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import time
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ class TestKinds:
     )
     def test_by_their_bytes(self, data: bytes, kind: str | None) -> None:
         assert kind_of(data) == kind
+
+    @pytest.mark.parametrize("rest", [b"\xff" * 3_000_000, b"\xff\xe0\x00\x02" * 750_000])
+    def test_a_header_without_end_costs_next_to_nothing(self, rest: bytes) -> None:
+        began = time.process_time()
+        assert kind_of(b"\xff\xd8" + rest) is None
+        assert time.process_time() - began < 0.05
 
 
 class TestReading:
