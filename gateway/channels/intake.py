@@ -259,7 +259,8 @@ class Intake:
             await self._take_missed(lane, mark.id, said)
         lane.behind, lane.held = lane.gaps != gaps, None
         if said:
-            self._last.advance(said[-1].place, said[-1].id)
+            if not any(isinstance(event, Heard) for event in lane.queue):  # what waits may be older
+                self._last.advance(said[-1].place, said[-1].id)
         elif mark is None and place is not None:
             self._last.advance(place, "0")
 

@@ -703,6 +703,25 @@ class TestCatchingUp:
             await world.settle()
         assert world.texts == ["before", *(f"message {number}" for number in range(4))]
 
+    async def test_what_still_waits_when_a_connection_is_lost_outlives_a_kill(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """More than is read up on: what waited is older than that, and not in it."""
+        async with world.listening():
+            world.say(FREE, ANN, "before")
+            await world.settle()
+        for number in range(3):
+            world.say(FREE, ANN, f"message {number}")
+        world.say(FREE, ANN, "missed", hear=False)
+        monkeypatch.setattr(intake_module, "CATCH_UP", 2)
+        world.intake.connected(gap=True)
+        async with world.listening():
+            await world.until_accepted(3)
+        monkeypatch.setattr(intake_module, "CATCH_UP", 100)
+        await heard_after_a_restart(world)
+        runs = [run.task for run in world.reader.runs(10)[0]]
+        assert sorted(runs) == ["before", "message 0", "message 1", "message 2", "missed"]
+
     async def test_a_channel_that_cannot_be_read_is_let_be(self, world: World) -> None:
         async with world.listening():
             world.say(FREE, ANN, "before")
