@@ -108,6 +108,7 @@ def test_logs_follow_shows_new_lines(shared_cluster: ClusterHome) -> None:
         env={**os.environ, "ATOMIZER_HOME": str(shared_cluster.root)},
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # whatever runs in the background ignores it
     )
     killer = threading.Timer(20, follow.kill)
     killer.start()

@@ -195,10 +195,14 @@ class TestWhereItIsCut:
     @pytest.mark.parametrize("unit", ["word. ", "\u6f22", "[a](", "`", "**a ", "```\nx\n", "https://a"])
     def test_time_grows_no_faster_than_the_text(self, unit: str) -> None:
         def seconds(size: int) -> float:
+            """The least of three: a collection of everybody's garbage may fall into one of them."""
             text = (unit * size)[:size]
-            started = time.process_time()
-            split(text)
-            return time.process_time() - started
+            taken = []
+            for _ in range(3):
+                started = time.process_time()
+                split(text)
+                taken.append(time.process_time() - started)
+            return min(taken)
 
         seconds(2_000)
         assert seconds(64_000) < 0.05 + 16 * seconds(8_000)

@@ -58,9 +58,12 @@ class TestKinds:
 
     @pytest.mark.parametrize("rest", [b"\xff" * 3_000_000, b"\xff\xe0\x00\x02" * 750_000])
     def test_a_header_without_end_costs_next_to_nothing(self, rest: bytes) -> None:
-        began = time.process_time()
-        assert kind_of(b"\xff\xd8" + rest) is None
-        assert time.process_time() - began < 0.05
+        taken = []
+        for _ in range(3):  # a collection of everybody's garbage may fall into one of them
+            began = time.process_time()
+            assert kind_of(b"\xff\xd8" + rest) is None
+            taken.append(time.process_time() - began)
+        assert min(taken) < 0.05
 
 
 class TestReading:
