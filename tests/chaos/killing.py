@@ -50,7 +50,7 @@ def kill_while_remembering(gateway: GatewayProcess, runs: int, kills: int, seed:
     gateway.start()
     allowed = threading.Semaphore(0)
     share = -(-runs // (kills + 1))
-    sender = threading.Thread(target=_send_all, args=(gateway, runs, accepted, allowed))
+    sender = threading.Thread(target=_send_all, args=(gateway, runs, accepted, allowed), daemon=True)
     sender.start()
     killed = while_running = 0
     try:

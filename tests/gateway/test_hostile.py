@@ -10,7 +10,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -81,27 +80,33 @@ class TestFiles:
 
     def test_a_link_put_there_in_the_middle_of_a_call_leads_nowhere(self, webster: Hands) -> None:
         folder, beside, link = (webster.workspace / name for name in ("d", "d.kept", "d.link"))
-        folder.mkdir()
-        (folder / "token").write_text("harmless")
-        link.symlink_to(webster.home.secrets / "operator")
         secret = (webster.home.secrets / "operator" / "token").read_text()
         stop = threading.Event()
 
-        def move(path: Path, to: Path) -> None:
-            while os.path.lexists(path):
-                try:
-                    path.replace(to)
-                except OSError:  # a write has made the folder anew in between
-                    shutil.rmtree(to, ignore_errors=True)
+        def lay() -> None:
+            for path in (folder, beside, link):
+                path.unlink() if path.is_symlink() else shutil.rmtree(path, ignore_errors=True)
+            folder.mkdir(exist_ok=True)
+            (folder / "token").write_text("harmless")
+            link.symlink_to(webster.home.secrets / "operator")
 
         def swap() -> None:
+            nonlocal rounds
             while not stop.is_set():
-                move(folder, beside)
-                move(link, folder)
-                move(folder, link)
-                move(beside, folder)
+                try:
+                    folder.rename(beside)
+                    link.rename(folder)
+                    folder.rename(link)
+                    beside.rename(folder)
+                    rounds += link.is_symlink()
+                except OSError:
+                    pass
+                if not link.is_symlink():  # a write has made the folder anew in between
+                    lay()
 
-        swapping = threading.Thread(target=swap)
+        rounds = 0
+        lay()
+        swapping = threading.Thread(target=swap, daemon=True)
         swapping.start()
         try:
             results: list[str] = []
@@ -110,7 +115,9 @@ class TestFiles:
                 results += webster.calls(*reads, ("write_file", {"path": f"d/new{n}", "content": "mine"}))
         finally:
             stop.set()
-            swapping.join()
+            swapping.join(timeout=30)
+        assert rounds > 100
+        assert not swapping.is_alive()
         assert secret.strip() not in "".join(results)
         assert os.listdir(webster.home.secrets / "operator") == ["token"]
 

@@ -71,7 +71,7 @@ def standin_in_thread() -> Iterator[Standin]:
             ready.set()
             await stop.wait()
 
-    thread = threading.Thread(target=asyncio.run, args=(main(),))
+    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
     thread.start()
     try:
         assert ready.wait(10)
