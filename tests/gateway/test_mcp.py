@@ -56,6 +56,7 @@ def webster(log: Path) -> Iterator[Hands]:
     http = subprocess.Popen([sys.executable, "-m", "tests.standins.mcp_server", "--http", str(port)], cwd=ROOT)
     workspace = home.home.workspace("webster")
     calls = workspace / "calls.log"
+    calls.touch()
     log.symlink_to(calls)
     try:
         Secrets(home.home).set("webster", "licence", LICENCE)
