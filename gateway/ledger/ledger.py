@@ -25,6 +25,7 @@ from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
 from gateway.ledger.rows import add_message, content_of, insert_run, open_session
 from gateway.ledger.schedules import ScheduleStore
 from gateway.ledger.steps import StepStore
+from protocols.authority import OPERATOR
 from protocols.runs import ChildRun, RunSource, RunState
 from runtime.sqlite_writer import SqliteWriter
 
@@ -67,7 +68,8 @@ class Ledger:
     async def accept(self, new: NewRun, *, interrupts: bool = False) -> tuple[str, RunState, bool]:
         """Store a run; (its id, its state, whether it is new). The same caller and key get the first run back.
 
-        With `interrupts` what is under way in its session is marked to be cancelled: `Reader.to_cancel`.
+        With `interrupts` what is under way in its session is marked to be cancelled (`Reader.to_cancel`), unless
+        another person asked for it: people may share a session. The operator's message interrupts everybody's.
         """
         now = self._clock()
 
@@ -76,8 +78,14 @@ class Ledger:
                 if interrupts:
                     db.execute(
                         "UPDATE runs SET cancel_requested = 1, reason = ? WHERE session_key = ?"
-                        " AND (state IN ('running', 'waiting') OR state = 'queued' AND attempts > 0)",
-                        (f"interrupted by {new.run_id}, a newer message", new.session_key),
+                        " AND (state IN ('running', 'waiting') OR state = 'queued' AND attempts > 0)"
+                        " AND (people = 0 OR caller = ? OR ?)",
+                        (
+                            f"interrupted by {new.run_id}, a newer message",
+                            new.session_key,
+                            new.caller,
+                            new.caller == OPERATOR,
+                        ),
                     )
                 return new.run_id, RunState.QUEUED, True
             row = db.execute(

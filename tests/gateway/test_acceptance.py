@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +33,33 @@ class FullRunner:
             raise DiskFull("no room")
 
 
-async def test_a_disk_that_fills_up_during_an_interruption_loses_neither_run(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "state.db", "webster")
+@contextlib.asynccontextmanager
+async def taking_in(folder: Path) -> AsyncIterator[tuple[Acceptance, Ledger, FullRunner]]:
+    """Where a person's newer message interrupts."""
+    ledger = Ledger(folder / "state.db", "webster")
     ledger.start()
-    reader = Reader(tmp_path / "state.db", "webster")
+    reader = Reader(folder / "state.db", "webster")
     runner: Any = FullRunner()
-    accept = Acceptance(
-        ledger,
-        reader,
-        runner,
-        steer=lambda: "interrupt",
-        on_accept=lambda new: None,
-        cancel_children=lambda run_id: None,
-    )
     try:
+        yield (
+            Acceptance(
+                ledger,
+                reader,
+                runner,
+                steer=lambda: "interrupt",
+                on_accept=lambda new: None,
+                cancel_children=lambda run_id: None,
+            ),
+            ledger,
+            runner,
+        )
+    finally:
+        reader.close()
+        ledger.close()
+
+
+async def test_a_disk_that_fills_up_during_an_interruption_loses_neither_run(tmp_path: Path) -> None:
+    async with taking_in(tmp_path) as (accept, ledger, runner):
         await accept(NewRun("run-1", RunSource.CHAT, "", "ann", True, "s", "first", idempotency_key="1"))
         await ledger.claim(1, 1)
         newer = NewRun("run-2", RunSource.CHAT, "", "ann", True, "s", "instead", idempotency_key="2")
@@ -53,6 +68,25 @@ async def test_a_disk_that_fills_up_during_an_interruption_loses_neither_run(tmp
         assert runner.told == 2
         await accept(newer)
         assert runner.cancelled == ["run-1", "run-1"]
-    finally:
-        reader.close()
-        ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "newer", "ends"),
+    [
+        (("discord:user:1", True), "discord:user:1", True),
+        (("discord:user:1", True), "discord:user:2", False),
+        (("operator", True), "discord:user:1", False),
+        (("discord:user:1", True), "operator", True),
+        (("manager", False), "discord:user:1", True),
+    ],
+)
+async def test_a_message_interrupts_no_work_that_somebody_else_waits_for(
+    tmp_path: Path, first: tuple[str, bool], newer: str, ends: bool
+) -> None:
+    """People may share one session; what the operator asked for, and what nobody waits for, is another matter."""
+    async with taking_in(tmp_path) as (accept, ledger, runner):
+        await accept(NewRun("run-1", RunSource.CHAT, "", *first, "s", "first"))
+        await ledger.claim(1, 1)
+        with contextlib.suppress(DiskFull):
+            await accept(NewRun("run-2", RunSource.CHAT, "", newer, True, "s", "instead"))
+        assert runner.cancelled == (["run-1"] if ends else [])
