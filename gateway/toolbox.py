@@ -43,9 +43,6 @@ from runtime.home import Home
 
 log = logging.getLogger("tools")
 
-ALWAYS = ("status", "skill")
-"""Tools that need no permission: they show the agent itself, and how its work is done."""
-
 
 def build_tools(
     agent: str,
