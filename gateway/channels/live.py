@@ -13,7 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING
 
-from gateway.channels.channel import Channel, ChannelError
+from gateway.channels.channel import Channel, ChannelError, Refusal
 from gateway.channels.delivery import SEEN
 from gateway.channels.posting import Poster
 from gateway.ledger.posts import StoredPost
@@ -158,13 +158,20 @@ class Live:
             await editor.stop()
 
     async def _type(self, answer: _Answer) -> None:
-        """While it is worked on and nothing is shown of it."""
+        """While it is worked on and nothing is shown of it, until the channel refuses to show it."""
         began = self._clock()
         while self._clock() - began < TYPING_AT_MOST:
+            pause = TYPING_SECONDS
             if not answer.shown and not self._waiting(answer.run_id):
-                with _harmless("typing"):
+                try:
                     await self._channel.typing(parse_target(answer.origin.place))
-            await self._sleep(TYPING_SECONDS)
+                except Refusal as error:  # it never will: each such call counts against the address of this host
+                    log.debug("no typing for %s: %s", answer.run_id, error)
+                    return
+                except ChannelError as error:
+                    log.debug("no typing: %s", error)
+                    pause = max(TYPING_SECONDS, getattr(error, "retry_after", None) or 0.0)
+            await self._sleep(pause)
 
     async def _mark(self, origin: Origin) -> None:
         with _harmless("reaction"):

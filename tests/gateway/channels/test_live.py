@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from gateway.channels.channel import Post, Posted
+from gateway.channels.channel import Post, Posted, Refusal, Unreachable
 from gateway.channels.delivery import DONE, SEEN, Delivery, Part
-from gateway.channels.live import Live
+from gateway.channels.live import TYPING_AT_MOST, TYPING_SECONDS, Live
 from gateway.channels.posting import Poster
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
@@ -53,6 +53,9 @@ class Scene:
         self.ledger.start()
         self.reader = Reader(path, "manager")
         self.channel = SlowChannel()
+        self.now = 0.0
+        self.passes = False
+        """Whether pauses are over at once, and the clock as much later; else they last."""
         self.asked: Message = self.channel.say(ROOM, ANN, "what is one?")
         self.origin = Origin(str(ROOM), self.asked.id, str(ANN))
         poster = Poster(self.channel, self.ledger.posts, self.reader.posts.known)
@@ -63,6 +66,8 @@ class Scene:
             table=InstanceDiscordTable,
             preview=lambda text: text,
             waiting=lambda run_id: False,
+            clock=lambda: self.now,
+            sleep=self._sleep,
         )
 
         async def nothing(*_: object) -> None: ...
@@ -83,6 +88,22 @@ class Scene:
             "run-1", RunSource.CHAT, "chat", str(ANN), True, "s", "what is one?",
             RunOptions(to=str(ROOM), origin=self.origin), None, 0, None, 1, 1.0,
         )  # fmt: skip
+
+    async def _sleep(self, seconds: float) -> None:
+        if not self.passes:
+            await asyncio.sleep(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+    async def typed(self) -> tuple[int, float]:
+        """(so often it was tried to show that somebody types, the time when that ended), of a run that goes on."""
+        self.passes = True
+        self.live.began(self.run)
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            while tasks := [t for t in asyncio.all_tasks() if t.get_name() == "typing-run-1"]:
+                await asyncio.wait(tasks)
+        return self.channel.calls.count("typing"), self.now
 
     async def deliver(self, text: str, mark: str) -> None:
         payload = {"text": text, "to": str(ROOM), "mark": mark, "origin": msgspec.to_builtins(self.origin)}
@@ -139,3 +160,20 @@ async def test_a_mark_that_comes_late_is_taken_away_all_the_same(scene: Scene) -
     await delivering
     assert scene.asked.reactions == [DONE]
     assert scene.live._marking == {}
+
+
+class TestTyping:
+    async def test_it_ends_for_an_answer_once_the_channel_has_refused_it(self, scene: Scene) -> None:
+        scene.channel.fail("typing", Unreachable("503"))
+        scene.channel.fail("typing", Refusal("no_access", "may not write there"))
+        assert await scene.typed() == (2, TYPING_SECONDS)
+
+    async def test_what_passes_does_not_end_it_and_a_limit_is_waited_out(self, scene: Scene) -> None:
+        scene.channel.fail("typing", Unreachable("503"))
+        scene.channel.fail("typing", Unreachable("429", retry_after=TYPING_AT_MOST - 2 * TYPING_SECONDS))
+        assert await scene.typed() == (3, TYPING_AT_MOST)
+
+    async def test_it_ends_in_any_case_when_nobody_believes_it_any_more(self, scene: Scene) -> None:
+        calls, ended = await scene.typed()
+        assert calls == TYPING_AT_MOST / TYPING_SECONDS
+        assert ended == TYPING_AT_MOST
