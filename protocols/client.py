@@ -97,8 +97,10 @@ class GatewayClient:
     async def sessions(self) -> SessionList:
         return await self._call("GET", "/sessions", SessionList)
 
-    async def transcript(self, key: str) -> Transcript:
-        return await self._call("GET", f"/sessions/{quote(key, safe='')}", Transcript)
+    async def transcript(self, key: str, limit: int = 200, before: int | None = None) -> Transcript:
+        """The newest messages, or those next before `before`: `Transcript.before` of another page."""
+        page = f"limit={limit}" + ("" if before is None else f"&before={before}")
+        return await self._call("GET", f"/sessions/{quote(key, safe='')}?{page}", Transcript)
 
     async def events(self, last_id: str | None = None) -> AsyncIterator[tuple[str | None, Event]]:
         """(id, event) as they come, until the connection ends: then Unreachable. Reconnecting is the caller's."""

@@ -57,11 +57,17 @@ class TranscriptMessage(Wire):
     content: Any
     run_id: str
     at: float
+    seq: int = 0
+    """Its place in the session: rising, with gaps."""
 
 
 class Transcript(Wire):
+    """A page of a session, oldest first."""
+
     key: str
     messages: list[TranscriptMessage]
+    before: int | None = None
+    """Asked for as `before`, the page before this one; null: there is none."""
 
 
 class LogList(Wire):

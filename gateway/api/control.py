@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from aiohttp import web
 
 from gateway.agent.approvals import Approvals
 from gateway.agent.heartbeat import Heartbeat
+from gateway.ledger.conversations import LAST
 from gateway.ledger.reading import Reader
-from gateway.ledger.transcript import as_jsonl, as_markdown
+from gateway.ledger.transcript import as_jsonl, as_markdown, markdown_head
 from gateway.models.models import Models
 from protocols.approvals import Approval, ApprovalAnswer, ApprovalList
 from protocols.control import (
@@ -22,6 +23,7 @@ from protocols.control import (
     ModelChanged,
     SessionList,
     Transcript,
+    TranscriptMessage,
 )
 from protocols.errors import ProtocolError
 from protocols.events import LogEvent
@@ -30,6 +32,16 @@ from runtime.service.app import Access, Call, Route
 
 _FORMATS = {"markdown": "text/markdown", "jsonl": "application/jsonl"}
 """Exports of a session -> their media types."""
+PAGE_MESSAGES = 200
+MOST_MESSAGES = 1000
+"""Messages of a page: where nothing else is asked for, and at most."""
+
+
+_PAGE = {
+    "limit": f"how many messages, the newest; {PAGE_MESSAGES} by default, all of them in an export",
+    "before": "the page before: `before` of an answer",
+    "format": "json (the default), or an export: markdown, jsonl",
+}
 
 
 class ControlApi:
@@ -82,7 +94,7 @@ class ControlApi:
             Route("GET", "/sessions", self.sessions, watch, "Conversations", SessionList),
             Route(
                 "GET", "/sessions/{key:.+}", self.session, watch, "One conversation", Transcript,
-                query={"format": "json (the default), or an export: markdown, jsonl"},
+                query=_PAGE,
             ),
             Route("GET", "/logs", self.logs, watch, "Log lines, oldest first", LogList, query=logs),
         ]  # fmt: skip
@@ -128,18 +140,37 @@ class ControlApi:
     async def sessions(self, call: Call) -> SessionList:
         return SessionList(sessions=self._reader.conversations.sessions())
 
-    async def session(self, call: Call) -> Transcript | web.Response:
+    async def session(self, call: Call) -> Transcript | web.StreamResponse:
         key, form = call.part("key"), call.query("format") or "json"
         if form not in ("json", *_FORMATS):
             raise ProtocolError(400, "bad_query", f"query `format`: {form!r} is none of json, {', '.join(_FORMATS)}")
-        messages = self._reader.conversations.transcript(key)
-        if not messages:
+        limit = int(call.number("limit", PAGE_MESSAGES, 1, MOST_MESSAGES))
+        before = None if call.query("before") is None else int(call.number("before", 0, 0, LAST))
+        conversations = self._reader.conversations
+        if not conversations.exists(key):
             raise ProtocolError(404, "unknown_session", f"there is no session {key!r}; GET /sessions lists them")
+        if form != "json" and before is None and call.query("limit") is None:
+            return await self._export(call.request, key, form, conversations.pages(key))
+        messages, earlier = conversations.page(key, limit, before)
         if form == "json":
-            return Transcript(key=key, messages=messages)
-        pieces = as_jsonl(messages) if form == "jsonl" else as_markdown(key, self._agent, messages)
-        text = await asyncio.to_thread("".join, pieces)
-        return web.Response(text=text, content_type=_FORMATS[form], charset="utf-8")
+            return Transcript(key=key, messages=messages, before=earlier)
+        return await self._export(call.request, key, form, iter([messages]))
+
+    async def _export(
+        self, request: web.Request, key: str, form: str, pages: Iterator[list[TranscriptMessage]]
+    ) -> web.StreamResponse:
+        """As a document, sent page by page: a gateway holds one of them at a time, however long the session is."""
+        response = web.StreamResponse(headers={"Content-Type": f"{_FORMATS[form]}; charset=utf-8"})
+        await response.prepare(request)
+        if form == "markdown":
+            await response.write(markdown_head(key, self._agent).encode())
+        run_id = ""
+        for page in pages:
+            pieces = as_jsonl(page) if form == "jsonl" else as_markdown(self._agent, page, run_id)
+            await response.write((await asyncio.to_thread("".join, pieces)).encode())
+            run_id = page[-1].run_id if page else run_id
+        await response.write_eof()
+        return response
 
     async def logs(self, call: Call) -> LogList:
         level = call.query("level") or "info"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import sqlite3
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -14,6 +16,21 @@ from protocols.control import SessionSummary, TranscriptMessage
 
 HISTORY_MESSAGES = 2000
 """Messages of a session that are looked back at, at most: long before, its older part is summarised."""
+
+PAGE_CHARS = 1 << 20
+"""Characters of a page, unless one message alone has more."""
+EXPORT_MESSAGES = 200
+"""Messages that are read at a time for an export."""
+LAST = 1 << 53
+"""Behind every place in a session."""
+
+_MESSAGES = "SELECT 2 * seq AS place, role, content, run_id, at FROM messages WHERE session_key = ?1"
+_MARKERS = (
+    "SELECT 2 * upto_seq + 1 AS place, 'compaction' AS role,"
+    " json_array(json_object('type', 'text', 'text', summary)) AS content, '' AS run_id, at"
+    " FROM compactions WHERE session_key = ?1"
+)
+"""Places in a session are even for messages, and odd for the markers right behind them."""
 
 
 class ConversationReader:
@@ -67,6 +84,11 @@ class ConversationReader:
         row = self._db.execute("SELECT route FROM sessions WHERE key = ?", (session_key,)).fetchone()
         return None if row is None else row["route"]
 
+    def exists(self, session_key: str) -> bool:
+        """Is there a message in the session?"""
+        found = self._db.execute("SELECT 1 FROM messages WHERE session_key = ? LIMIT 1", (session_key,))
+        return found.fetchone() is not None
+
     def begun(self, session_key: str) -> bool:
         """Was anything ever said in the session, or is it about to be?"""
         found = self._db.execute(
@@ -90,25 +112,73 @@ class ConversationReader:
         ]
         return [answer for answer in answers if answer.strip()]
 
-    def transcript(self, key: str, limit: int = -1) -> list[TranscriptMessage]:
-        """The messages of a session, oldest first; with a `limit`, the newest so many.
+    def transcript(self, key: str, limit: int) -> list[TranscriptMessage]:
+        """The newest messages of a session, at most `limit`, oldest first."""
+        return self.page(key, limit)[0]
 
-        A marker (role `compaction`) stands where the past up to it was summarised.
+    def page(self, key: str, limit: int, before: int | None = None) -> tuple[list[TranscriptMessage], int | None]:
+        """(at most `limit` messages next before `before`, oldest first; the `before` of the page before, if any).
+
+        Without `before` the newest. A page ends sooner where it would pass PAGE_CHARS. A marker (role `compaction`)
+        stands where the past up to it was summarised.
         """
-        rows = self._db.execute(
-            "SELECT * FROM (SELECT seq, role, content, run_id, at FROM messages WHERE session_key = ? UNION ALL"
-            " SELECT upto_seq + 0.5, 'compaction', json_array(json_object('type', 'text', 'text', summary)), '', at"
-            " FROM compactions WHERE session_key = ? ORDER BY 1 DESC LIMIT ?) ORDER BY 1",
-            (key, key, limit),
+        found: list[TranscriptMessage] = []
+        size = 0
+        for row in self._newest_first(key, limit + 1, before):
+            size += len(row["content"])
+            if found and (len(found) == limit or size > PAGE_CHARS):
+                return found[::-1], found[-1].seq
+            found.append(_shown(row))
+        return found[::-1], None
+
+    def pages(self, key: str) -> Iterator[list[TranscriptMessage]]:
+        """A session as it is now, whole, oldest first: a page at a time, none of which is kept."""
+        (end,) = self._db.execute("SELECT max(seq) FROM messages WHERE session_key = ?", (key,)).fetchone()
+        after = -1
+        while end is not None:
+            page: list[TranscriptMessage] = []
+            size = 0
+            for row in self._oldest_first(key, EXPORT_MESSAGES, after, end):
+                page.append(_shown(row))
+                size += len(row["content"])
+                if size > PAGE_CHARS:
+                    break
+            if not page:
+                return
+            after = page[-1].seq
+            yield page
+
+    def _newest_first(self, key: str, limit: int, before: int | None) -> Iterator[sqlite3.Row]:
+        end = LAST if before is None else before
+        messages = self._db.execute(f"{_MESSAGES} AND seq < (?2 + 1) / 2 ORDER BY seq DESC LIMIT ?3", (key, end, limit))
+        markers = self._db.execute(
+            f"{_MARKERS} AND upto_seq < ?2 / 2 ORDER BY upto_seq DESC, id DESC LIMIT ?3", (key, end, limit)
         )
-        return [
-            TranscriptMessage(role=r["role"], content=_visible(r["content"]), run_id=r["run_id"], at=r["at"])
-            for r in rows
-        ]
+        return heapq.merge(messages, markers, key=_place, reverse=True)
+
+    def _oldest_first(self, key: str, limit: int, after: int, end: int) -> Iterator[sqlite3.Row]:
+        messages = self._db.execute(
+            f"{_MESSAGES} AND seq > ?2 / 2 AND seq <= ?4 ORDER BY seq LIMIT ?3", (key, after, limit, end)
+        )
+        markers = self._db.execute(
+            f"{_MARKERS} AND upto_seq > (?2 - 1) / 2 AND upto_seq <= ?4 ORDER BY upto_seq, id LIMIT ?3",
+            (key, after, limit, end),
+        )
+        return heapq.merge(messages, markers, key=_place)
 
     def session_count(self) -> int:
         (count,) = self._db.execute("SELECT count(*) FROM sessions").fetchone()
         return int(count)
+
+
+def _place(row: sqlite3.Row) -> int:
+    return int(row["place"])
+
+
+def _shown(row: sqlite3.Row) -> TranscriptMessage:
+    return TranscriptMessage(
+        role=row["role"], content=_visible(row["content"]), run_id=row["run_id"], at=row["at"], seq=row["place"]
+    )
 
 
 def _visible(content: str) -> list[Any]:

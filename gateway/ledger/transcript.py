@@ -33,10 +33,13 @@ def message_lines(message: TranscriptMessage, limit: int) -> list[str]:
     return lines
 
 
-def as_markdown(key: str, agent: str, messages: Iterable[TranscriptMessage]) -> Iterator[str]:
-    """The session as a Markdown document, a piece at a time."""
-    yield f"# Session `{key}` of {agent}\n\nTimes are UTC. Tool calls are folded.\n"
-    run = None
+def markdown_head(key: str, agent: str) -> str:
+    """How a session begins as a Markdown document."""
+    return f"# Session `{key}` of {agent}\n\nTimes are UTC. Tool calls are folded.\n"
+
+
+def as_markdown(agent: str, messages: Iterable[TranscriptMessage], run: str = "") -> Iterator[str]:
+    """Messages as Markdown, a piece at a time; `run`: the one that the message before them was of."""
     for message in messages:
         if message.run_id != run:
             run = message.run_id
