@@ -1,7 +1,7 @@
 """Showing a text while it grows, by edits: the newest wins, one call at a time, and never faster than a channel bears.
 
-What is shown is a draft. It may stop at any point; the final text is the outbox's to deliver, which turns the draft's
-messages (`Draft.messages`) into it. `Editor.finish` shows the final text itself, for what has no outbox.
+What is shown is a draft, and may stop at any point. The final text is the outbox's to deliver: it turns the draft's
+messages into it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,6 @@ FIRST_SECONDS = 0.7
 """The first message waits for so many characters, or so long if there is anything at all."""
 BACKOFF_CAP = 30.0
 """Seconds: the longest pause after failures in a row."""
-ATTEMPTS = 6
-"""Failures in a row after which `finish` gives up; a draft tries on."""
 _POST_ANEW = ("unknown_message", "too_old")
 
 
@@ -45,14 +43,6 @@ class Draft(NamedTuple, Generic[H]):
     """Messages with a text that is out of date and that no edit will change: gone, too old, or one too many."""
 
 
-class Incomplete(AtomizerError):
-    """The final text could not be shown whole; `__cause__` says why. `draft` is how far it came."""
-
-    def __init__(self, message: str, draft: Draft[H]) -> None:
-        super().__init__(message)
-        self.draft = draft
-
-
 class _Slot(Generic[H]):
     """The message of one part."""
 
@@ -65,7 +55,7 @@ class _Slot(Generic[H]):
 class Editor(Generic[H]):
     """One answer while it is made. `async with` it: leaving ends its one task, whatever that is doing.
 
-    `push` and `finish` take the whole text so far, not what is new of it.
+    `push` takes the whole text so far, not what is new of it. It gives up for no failure, only for a refusal.
     """
 
     def __init__(
@@ -102,13 +92,10 @@ class Editor(Generic[H]):
         self._abandoned: list[H] = []
         self._not_before = float("-inf")
         self._failures = 0
-        self._problem: Exception | None = None
         self._refused = False
-        self._final = False
-        self._stopping = False
         self._news = asyncio.Event()
         self._end = asyncio.Event()
-        """Set by `finish` and `stop`: no more waiting for something worth showing."""
+        """Set by `stop`."""
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -133,21 +120,12 @@ class Editor(Generic[H]):
 
     async def stop(self) -> Draft[H]:
         """Show nothing more. A call on its way is awaited, so that its message is among those returned."""
-        self._stopping = True
-        await self._ended()
-        return self.draft()
-
-    async def finish(self, text: str) -> Draft[H]:
-        """Show this text whole, as the last. Raises Incomplete if the channel refuses or fails six times in a row."""
-        self._latest = text
-        self._final = True
-        self._failures = 0
-        await self._ended()
-        if self._next() is not None:
-            raise Incomplete(f"the text is not shown whole: {self._problem}", self.draft()) from self._problem
-        parts = len(self._divide(text))
-        self._abandoned += [slot.shown.handle for slot in self._slots[parts:] if slot.shown is not None]
-        del self._slots[parts:]
+        if self._task is None:
+            raise RuntimeError("an Editor works only inside of its `async with`")
+        self._end.set()
+        self._news.set()
+        await asyncio.wait({self._task})
+        self._task.result()
         return self.draft()
 
     def draft(self) -> Draft[H]:
@@ -162,24 +140,14 @@ class Editor(Generic[H]):
 
     # -- the task ----------------------------------------------------------------------------------------------------
 
-    async def _ended(self) -> None:
-        if self._task is None:
-            raise RuntimeError("an Editor works only inside of its `async with`")
-        self._end.set()
-        self._news.set()
-        await asyncio.wait({self._task})
-        self._task.result()
-
     async def _serve(self) -> None:
         await self._something_to_show()
-        while not self._stopping and not self._refused and not (self._final and self._failures >= ATTEMPTS):
+        while not self._end.is_set() and not self._refused:
             self._news.clear()
             if self._next() is None:
-                if self._final:
-                    return
                 await self._news.wait()
             elif (pause := self._not_before - self._clock()) > 0:
-                await self._pause(pause)
+                await self._either(self._end, pause)
             elif (step := self._next()) is not None:
                 await self._call(*step)
 
@@ -192,13 +160,6 @@ class Editor(Generic[H]):
                 await self._either(self._news, left)
             else:
                 return
-
-    async def _pause(self, seconds: float) -> None:
-        """Before the next call; only `stop` cuts it short."""
-        if self._end.is_set():
-            await self._sleep(seconds)
-        else:
-            await self._either(self._end, seconds)
 
     async def _either(self, event: asyncio.Event, seconds: float) -> None:
         tasks = {asyncio.ensure_future(event.wait()), asyncio.ensure_future(self._sleep(seconds))}
@@ -251,6 +212,5 @@ class Editor(Generic[H]):
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1
-        self._problem = error
         if self._on_problem is not None:
             self._on_problem(error)

@@ -1,4 +1,4 @@
-"""The coalescing editor, in virtual time: whole at the end, one call at a time, never too fast, nothing left behind."""
+"""The coalescing editor, in virtual time: newest first, one call at a time, never too fast, nothing left behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.channels.channel import Refusal, Uncertain, Unreachable
-from gateway.channels.editor import ATTEMPTS, INTERVAL, Editor, Incomplete
+from gateway.channels.editor import BACKOFF_CAP, INTERVAL, Editor
 from gateway.channels.splitting import split
 from tests.gateway.channels.virtual import run
 from tests.properties import use_small_examples
@@ -21,6 +21,8 @@ from tests.properties import use_small_examples
 use_small_examples()
 
 DIVIDE = partial(split, limit=64)
+QUIET = 600.0
+"""Seconds after which whatever went wrong in these tests was tried again."""
 Fault = Literal["", "limited", "unreachable", "lost", "broken", "gone", "too_old"]
 
 
@@ -103,23 +105,22 @@ async def typed(shown: Editor[int], pushes: list[tuple[float, str]]) -> str:
 
 class TestWhateverTheTiming:
     @given(PUSHES, FAULTS, LATENCIES, st.text(alphabet="xyz \n", max_size=100))
-    def test_the_final_text_is_whole_and_the_calls_are_apart(
+    def test_the_newest_text_stands_there_whole_and_the_calls_are_apart(
         self, pushes: list[tuple[float, str]], faults: list[Fault], latencies: list[float], end: str
     ) -> None:
         wall = Wall(faults, latencies)
 
         async def main() -> None:
             async with editor(wall) as shown:
-                final = await typed(shown, pushes) + end
-                while True:
-                    try:
-                        draft = await shown.finish(final)
-                        break
-                    except Incomplete:
-                        assert len(faults) >= ATTEMPTS
-                        return
-            assert [wall.messages[message.handle] for message in draft.messages] == DIVIDE(final)
-            assert [message.text for message in draft.messages] == DIVIDE(final)
+                newest = await typed(shown, pushes) + end
+                shown.push(newest)
+                await asyncio.sleep(QUIET)
+                calls = len(wall.calls)
+                draft = await shown.stop()
+            parts = DIVIDE(newest)
+            assert len(wall.calls) == calls, "it was shown already"
+            assert [wall.messages[message.handle] for message in draft.messages][: len(parts)] == parts
+            assert [message.text for message in draft.messages][: len(parts)] == parts
 
         run(main())
         starts = [at for at, _ in wall.calls]
@@ -152,7 +153,8 @@ class TestWhateverTheTiming:
 
         async def answer() -> None:
             async with editor(wall) as shown:
-                await shown.finish(await typed(shown, pushes))
+                await typed(shown, pushes)
+                await shown.stop()
 
         async def main() -> None:
             task = asyncio.create_task(answer())
@@ -174,7 +176,9 @@ class TestStreaming:
             async with editor(wall, split) as shown:
                 text = await typed(shown, [(0.031, f"word{n} ") for n in range(200)])
                 ended = loop.time()
-                await shown.finish(text)
+                while list(wall.messages.values()) != split(text):
+                    assert loop.time() < ended + QUIET
+                    await asyncio.sleep(0.01)
                 return loop.time() - ended
 
         assert run(main()) < INTERVAL + 0.1
@@ -187,7 +191,8 @@ class TestStreaming:
         async def main() -> None:
             async with editor(wall, split) as shown:
                 text = await typed(shown, [(0.5, "All is well with the wing. " * 5) for _ in range(40)])
-                draft = await shown.finish(text)
+                await asyncio.sleep(QUIET)
+                draft = await shown.stop()
             assert [message.text for message in draft.messages] == split(text)
             assert len(draft.messages) == 3
 
@@ -243,7 +248,9 @@ class TestFailures:
             ) as shown:
                 shown.push("words that are worth showing")
                 await asyncio.sleep(2)
-                draft = await shown.finish(final)
+                shown.push(final)
+                await asyncio.sleep(QUIET)
+                draft = await shown.stop()
             assert [wall.messages[message.handle] for message in draft.messages] == DIVIDE(final)
 
         run(main())
@@ -265,44 +272,35 @@ class TestFailures:
         assert [kind for _, kind in wall.calls] == ["send", "send", "edit"]
         assert list(wall.messages.values()) == ["words that are worth showing, all"]
 
-    def test_a_refusal_ends_it_and_finish_says_why(self) -> None:
+    def test_a_refusal_ends_it(self) -> None:
+        tried, problems = list[str](), list[Exception]()
+
         async def refuse(index: int, text: str) -> int:
+            tried.append(text)
             raise Refusal("no_access", "missing access")
 
         async def main() -> None:
-            async with Editor(refuse, Wall().edit, clock=asyncio.get_running_loop().time) as shown:
+            clock = asyncio.get_running_loop().time
+            async with Editor(refuse, Wall().edit, clock=clock, on_problem=problems.append) as shown:
                 shown.push("words that are worth showing")
                 await asyncio.sleep(5)
-                with pytest.raises(Incomplete, match="missing access") as caught:
-                    await shown.finish("words that are worth showing, all")
-            assert isinstance(caught.value.__cause__, Refusal)
-            assert caught.value.draft == ([], [])
+                shown.push("words that are worth showing, all")
+                await asyncio.sleep(QUIET)
+                assert await shown.stop() == ([], [])
 
         run(main())
+        assert tried == ["words that are worth showing"]
+        assert [str(problem) for problem in problems] == ["missing access"]
 
-    def test_finish_gives_up_after_so_many_failures_and_a_draft_never(self) -> None:
+    def test_failures_never_end_it_and_the_pauses_grow_to_a_bound(self) -> None:
         async def main() -> None:
-            down = Wall(["unreachable"] * (ATTEMPTS + 6))
+            down = Wall(["unreachable"] * 12)
             async with editor(down) as shown:
                 shown.push("words that are worth showing")
-                await asyncio.sleep(600)
+                await asyncio.sleep(QUIET)
                 assert len(down.messages) == 1
-            down = Wall(["unreachable"] * ATTEMPTS)
-            async with editor(down) as shown:
-                with pytest.raises(Incomplete, match="503"):
-                    await shown.finish("words that are worth showing")
-            assert len(down.calls) == ATTEMPTS
-
-        run(main())
-
-    def test_what_is_too_much_when_the_final_text_is_shorter_is_handed_back(self) -> None:
-        async def main() -> None:
-            wall = Wall()
-            async with editor(wall) as shown:
-                shown.push("many words " * 15)
-                await asyncio.sleep(10)
-                draft = await shown.finish("Done.")
-            assert [message.text for message in draft.messages] == ["Done."]
-            assert len(draft.abandoned) == 2
+            pauses = [round(late - early, 6) for (early, _), (late, _) in pairwise(down.calls)]
+            assert pauses == sorted(pauses)
+            assert pauses[-1] == pytest.approx(BACKOFF_CAP + 0.05)
 
         run(main())
