@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Literal, TypeVar
 
 import msgspec
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gateway.channels.channel import Button, Post, Posted, Refusal, Uncertain, Unreachable
@@ -192,11 +192,15 @@ FAULTS = st.lists(
     max_size=12,
 )
 LATENCIES = st.lists(st.floats(0, 4), max_size=25)
+WORDS = [(0.0, "words that are worth showing"), (0.4, " and more")]
+"""The first message is on its way when they end."""
 END = st.text(alphabet="xyz \n", max_size=100)
 
 
 class TestWhateverTheTiming:
     @given(PUSHES, FAULTS, LATENCIES, END, st.booleans())
+    @example(WORDS, ["lost"], [], "xyz", False)
+    @example(WORDS, ["vanished"], [], "xyz", True)
     def test_the_whole_text_stands_there_once_and_nothing_else(
         self, pushes: list[tuple[float, str]], faults: list[Fault], latencies: list[float], end: str, shorter: bool
     ) -> None:
@@ -213,6 +217,9 @@ class TestWhateverTheTiming:
 
         run(main())
 
+    @example(WORDS, ["lost"], [], "xyz", 0.5, 60.0)
+    @example(WORDS, ["lost"], [], "xyz", 0.5, 4000.0)
+    @example(WORDS, [], [4.0], "xyz", 3.0, 4000.0)
     @given(PUSHES, FAULTS, LATENCIES, END, st.floats(0, 40), st.sampled_from([0.0, 60.0, 4000.0]))
     def test_so_it_does_when_the_process_died_over_the_draft(
         self,
