@@ -8,7 +8,7 @@ import msgspec
 
 from gateway.agent.peers import Peers
 from gateway.agent.projectlog import ProjectLog
-from gateway.channels.outbox import Handler, PermanentRefusal
+from gateway.channels.outbox import Handler, PermanentRefusal, Skip
 from gateway.ledger.records import Effect
 from protocols.errors import ProtocolError
 from protocols.hooks import ChildReport
@@ -38,4 +38,16 @@ def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers) -> dict[s
             raise
         return f"told {effect.target}"
 
-    return {"log": log, "report": report}
+    async def cancel(effect: Effect) -> str:
+        """Cancel what a run gave that has ended without it; a repeat finds it over."""
+        try:
+            client = peers.client(effect.target or "")
+            return (await client.cancel(str(effect.payload["runId"]))).outcome
+        except KeyError:
+            raise Skip(f"{effect.target} is no agent of this cluster any more") from None
+        except ProtocolError as error:
+            if error.status in (403, 404):
+                raise Skip(error.message) from None
+            raise
+
+    return {"log": log, "report": report, "cancel": cancel}

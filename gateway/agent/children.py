@@ -47,8 +47,8 @@ class OwnRuns:
         self._on_accept = on_accept
         self._wait_for_end = wait_for_end
 
-    async def send(self, context: ToolContext, session: str, message: str) -> str:
-        """Put a message into another session; the run's id."""
+    async def send(self, context: ToolContext, session: str, message: str, *, awaited: bool) -> str:
+        """Put a message into another session; the run's id. `awaited`: for the sake of its answer."""
         parent = context.run
         if session == parent.session_key:
             raise ToolError("that is the session you are in; simply go on")
@@ -57,7 +57,7 @@ class OwnRuns:
                 f"there is no session {session!r}; sessions_list shows them, sessions_spawn makes a new one"
             )
         text = f"[From session {parent.session_key}, {parent.run_id}]\n{message}"
-        return await self._give(context, SEND, session, text, most=MAX_SENT)
+        return await self._give(context, SEND, session, text, MAX_SENT, awaited)
 
     async def spawn(self, context: ToolContext, task: str) -> str:
         """Give a task to a session of its own; the run's id."""
@@ -65,9 +65,9 @@ class OwnRuns:
         if len(inside) >= MAX_SPAWN_DEPTH:
             raise ToolError(f"this is spawned work {len(inside)} deep, the deepest there may be; do it yourself")
         key = f"agent:{self._agent}:{SPAWN}:{context.key.removeprefix('run-').replace('/', ':')}"
-        return await self._give(context, SPAWN, key, task, most=MAX_SPAWNED)
+        return await self._give(context, SPAWN, key, task, MAX_SPAWNED, awaited=True)
 
-    async def _give(self, context: ToolContext, name: str, session: str, message: str, most: int) -> str:
+    async def _give(self, context: ToolContext, name: str, session: str, message: str, most: int, awaited: bool) -> str:
         parent = context.run
         if parent.depth + 1 > MAX_DEPTH:
             raise ToolError(f"this was already passed on {parent.depth} times; {MAX_DEPTH} is the limit")
@@ -85,7 +85,7 @@ class OwnRuns:
             depth=parent.depth + 1,
             deadline=parent.deadline,
         )
-        accepted = await self._ledger.children.accept(new, most)
+        accepted = await self._ledger.children.accept(new, most, awaited=awaited)
         if accepted is None:
             what = "spawned" if name == SPAWN else "sent to"
             raise ToolError(f"this run has {what} {most} sessions, as many as it may; do the rest yourself")

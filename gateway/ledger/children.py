@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from gateway.ledger.records import NewRun
+from gateway.ledger.effects import add_effect
+from gateway.ledger.records import NewEffect, NewRun
 from gateway.ledger.rows import insert_run
 from protocols.runs import RunState, one_line
 from runtime.sqlite_writer import SqliteWriter
@@ -33,10 +34,11 @@ class ChildStore:
         self._clock = clock
         self._agent = agent
 
-    async def accept(self, new: NewRun, most: int | None = None) -> tuple[str, bool] | None:
+    async def accept(self, new: NewRun, most: int | None = None, *, awaited: bool = False) -> tuple[str, bool] | None:
         """Accept a run together with its row as a child: (its id, whether it is new).
 
         A repeat of its key gets the first run. None if its parent has given `most` runs of this kind (of `new.name`).
+        `awaited`: it is for its parent alone, and of no use without it.
         """
         now = self._clock()
 
@@ -55,9 +57,9 @@ class ChildStore:
                     return None
             insert_run(db, new, now)
             db.execute(
-                "INSERT INTO children(run_id, parent_run_id, agent, task, state, created_at)"
-                " VALUES (?, ?, ?, ?, 'queued', ?)",
-                (new.run_id, new.parent_run_id, self._agent, one_line(new.message), now),
+                "INSERT INTO children(run_id, parent_run_id, agent, task, state, created_at, awaited)"
+                " VALUES (?, ?, ?, ?, 'queued', ?, ?)",
+                (new.run_id, new.parent_run_id, self._agent, one_line(new.message), now, awaited),
             )
             return new.run_id, True
 
@@ -73,6 +75,22 @@ class ChildStore:
                     (now, run_id, parent_run_id),
                 ).rowcount
             )
+        )
+
+
+def call_off(db: sqlite3.Connection, run_id: str, state: RunState, now: float) -> None:
+    """A run that ended so, without an answer, has what it gave to others cancelled there, as an effect of its end.
+
+    All of it if the run was cancelled; else what it waited for. The rest was given to be done in any case.
+    """
+    rows = db.execute(
+        "SELECT run_id, agent FROM children WHERE parent_run_id = ? AND state IN ('queued', 'running', 'waiting')"
+        " AND (awaited = 1 OR ?)",
+        (run_id, state is RunState.CANCELLED),
+    ).fetchall()
+    for child, agent in rows:
+        add_effect(
+            db, run_id, NewEffect(key=f"{child}/cancel", kind="cancel", payload={"runId": child}, target=agent), now
         )
 
 

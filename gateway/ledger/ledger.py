@@ -17,10 +17,11 @@ import msgspec
 from gateway.ledger import schema
 from gateway.ledger.approvals import ApprovalStore, close_questions
 from gateway.ledger.beats import BeatStore
-from gateway.ledger.children import ChildStore
+from gateway.ledger.children import ChildStore, call_off
 from gateway.ledger.effects import EffectStore, add_effect, answer_of, report_of
 from gateway.ledger.letters import LetterStore
 from gateway.ledger.posts import PostStore
+from gateway.ledger.pruning import QUESTION_SECONDS, prune_questions, prune_runs
 from gateway.ledger.records import ClaimedRun, Ending, NewRun, RunOptions
 from gateway.ledger.rows import add_message, content_of, insert_run, open_session
 from gateway.ledger.schedules import ScheduleStore
@@ -259,14 +260,15 @@ class Ledger:
 
         return await self.writer.submit(operation)
 
-    async def add_child(self, parent_run_id: str, child: ChildRun) -> None:
+    async def add_child(self, parent_run_id: str, child: ChildRun, *, awaited: bool) -> None:
+        """Write what a run gave to another agent; `awaited`: it is for that run alone, and of no use without it."""
         now = self._clock()
         await self.writer.submit(
             lambda db: (
                 db.execute(
-                    "INSERT INTO children(run_id, parent_run_id, agent, task, state, created_at)"
-                    " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT(run_id) DO NOTHING",
-                    (child.run_id, parent_run_id, child.agent, child.task, child.state, now),
+                    "INSERT INTO children(run_id, parent_run_id, agent, task, state, created_at, awaited)"
+                    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(run_id) DO NOTHING",
+                    (child.run_id, parent_run_id, child.agent, child.task, child.state, now, awaited),
                 ).rowcount
             )
         )
@@ -284,47 +286,14 @@ class Ledger:
         return changed > 0
 
     async def prune(self, before: float, limit: int = 200) -> int:
-        """Remove at most `limit` runs that ended before `before`, with everything that is only theirs."""
+        """Remove what ended before `before` (unix seconds) and all that is only its: runs, and questions without one.
 
-        def operation(db: sqlite3.Connection) -> int:
-            ids = [
-                row[0]
-                for row in db.execute(
-                    "SELECT id FROM runs AS r WHERE created_at < ? AND finished_at < ? AND NOT EXISTS"
-                    " (SELECT 1 FROM effects e WHERE e.run_id = r.id AND e.state = 'pending')"
-                    " ORDER BY created_at LIMIT ?",
-                    (before, before, limit),
-                )
-            ]
-            prompts: set[str] = set()
-            for run_id in ids:
-                used = "SELECT DISTINCT prompt_hash FROM steps WHERE run_id = ? AND prompt_hash IS NOT NULL"
-                prompts.update(row[0] for row in db.execute(used, (run_id,)))
-                for table, column in (
-                    ("messages", "run_id"),
-                    ("steps", "run_id"),
-                    ("effects", "run_id"),
-                    ("children", "parent_run_id"),
-                    ("notes", "run_id"),
-                    ("approvals", "run_id"),
-                    ("runs", "id"),
-                ):
-                    db.execute(f"DELETE FROM {table} WHERE {column} = ?", (run_id,))
-                db.execute("DELETE FROM posts WHERE key > ? AND key < ?", (f"{run_id}/", f"{run_id}0"))  # / then 0
-            db.execute(
-                "DELETE FROM sessions WHERE updated_at < ? AND NOT EXISTS"
-                " (SELECT 1 FROM messages m WHERE m.session_key = sessions.key)",
-                (before,),
-            )
-            # One that stayed would hide what is said in a new session of that key, whose numbers may be lower.
-            db.execute("DELETE FROM compactions WHERE session_key NOT IN (SELECT key FROM sessions)")
-            db.executemany(
-                "DELETE FROM prompts WHERE hash = ? AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.prompt_hash = hash)",
-                [(prompt,) for prompt in prompts],
-            )
-            return len(ids)
-
-        return await self.writer.submit(operation)
+        At most `limit` of each, so that others get their turn; how many there were.
+        """
+        questions_before = min(before, self._clock() - QUESTION_SECONDS)
+        return await self.writer.submit(
+            lambda db: prune_runs(db, before, limit) + prune_questions(db, questions_before, limit)
+        )
 
     async def begin_anew(self, session_key: str) -> bool:
         """Nothing said in a session before now is read again by a model; it stays in the transcript behind a marker.
@@ -400,6 +369,8 @@ def _finish(db: sqlite3.Connection, run_id: str, ending: Ending, now: float) -> 
         close_questions(db, run_id, now)
         for effect in ending.effects:
             add_effect(db, run_id, effect, now)
+        if ending.state is not RunState.SUCCEEDED:
+            call_off(db, run_id, ending.state, now)
         _finish_merged(db, run_id, ending, now)
     return changed > 0
 

@@ -174,7 +174,7 @@ class NewEffect(msgspec.Struct, frozen=True):
     key: str
     """Unique for ever: a second effect with this key is not made."""
     kind: str
-    """`log`, `report` or `deliver`."""
+    """`log`, `report`, `cancel`, `deliver` or `message`."""
     payload: Any
     target: str | None = None
     state: str = "pending"

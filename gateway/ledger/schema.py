@@ -214,7 +214,11 @@ CREATE TABLE marks(
 ) WITHOUT ROWID
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
+_V4 = """
+ALTER TABLE children ADD COLUMN awaited INTEGER NOT NULL DEFAULT 0
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 """Append only: a file at version n gets the scripts from n on."""
 
 

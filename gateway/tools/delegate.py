@@ -64,7 +64,7 @@ class Delegate(BaseTool):
     async def give(self, context: ToolContext, asked: DelegateArguments, deadline: float | None) -> str:
         """Hand the task over, once for the context's key; the id of its run, which is now among the run's children.
 
-        `deadline`: unix seconds, or None; that of the run itself holds in any case. Raises ToolError.
+        `deadline`: unix seconds that somebody waits for it, or None; the run's own holds in any case. Raises ToolError.
         """
         client = self._client(asked.agent, context)
         hook = AgentHook(
@@ -80,6 +80,7 @@ class Delegate(BaseTool):
         await self._ledger.add_child(
             context.run.run_id,
             ChildRun(run_id=run_id, agent=asked.agent, task=one_line(asked.task), state=RunState.QUEUED.value),
+            awaited=deadline is not None,
         )
         log.info("delegated to %s: %s", asked.agent, run_id)
         return run_id

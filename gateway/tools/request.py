@@ -57,7 +57,7 @@ class RequestDelegation(Delegate):
             task=one_line(f"request: {asked.agent}: {asked.task}"),
             state=RunState.QUEUED.value,
         )
-        await self._ledger.add_child(context.run.run_id, child)
+        await self._ledger.add_child(context.run.run_id, child, awaited=True)
         async with context.park(f"{decider} decides on a request ({run_id})"):
             decision = await self._await_end(client, decider, run_id, asked.timeout_seconds)
         if decision.state is not RunState.SUCCEEDED:

@@ -128,7 +128,7 @@ class SessionsSend(BaseTool):
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         asked: SendArguments = decode_arguments(SendArguments, arguments, "sessions_send")
         seconds = asked.timeout_seconds if asked.wait else None
-        run_id = await self._runs.send(context, asked.session, asked.message)
+        run_id = await self._runs.send(context, asked.session, asked.message, awaited=asked.wait)
         return await _finish(self._runs, context, run_id, seconds, f"sent to {asked.session} as {run_id}")
 
 
