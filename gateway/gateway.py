@@ -389,6 +389,7 @@ class Gateway:
                 self._reader,
                 busy=lambda: self.runner.occupied,
                 limits=lambda: self.config.file.limits,
+                forget=self.talk.forget,
             ),
         }
         try:

@@ -211,6 +211,11 @@ class Talk:
         await asyncio.gather(*self._side_tasks, return_exceptions=True)
         await self.live.stop()
 
+    async def forget(self) -> None:
+        """What is remembered of people and places that can matter no longer; raises DiskFull."""
+        if self._configured():
+            await self.intake.forget()
+
     # -- what happens in the gateway ---------------------------------------------------------------------------
 
     def run_began(self, run: ClaimedRun) -> None:

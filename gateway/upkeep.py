@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from gateway.agent.peers import Peers
 from gateway.ledger.ledger import Ledger
@@ -20,8 +20,18 @@ log = logging.getLogger("upkeep")
 PRUNE_SECONDS = 3600.0
 
 
-async def prune(ledger: Ledger, reader: Reader, *, busy: Callable[[], bool], limits: Callable[[], LimitsTable]) -> None:
-    """Remove old runs, a little at a time and never while runs are under way, until cancelled."""
+async def prune(
+    ledger: Ledger,
+    reader: Reader,
+    *,
+    busy: Callable[[], bool],
+    limits: Callable[[], LimitsTable],
+    forget: Callable[[], Awaitable[None]],
+) -> None:
+    """Remove old runs, a little at a time and never while runs are under way, until cancelled.
+
+    `forget()`: what the channels remember for no reason any more; it may raise DiskFull.
+    """
     while True:
         oldest, most = time.time() - limits().retention_days * 86400.0, limits().retention_mb * 2**20
         try:
@@ -29,6 +39,7 @@ async def prune(ledger: Ledger, reader: Reader, *, busy: Callable[[], bool], lim
                 before = time.time() if reader.size_bytes() > most else oldest
                 if not await ledger.prune(before):
                     break
+            await forget()
         except DiskFull as error:
             log.error("nothing was removed: %s", error)
         await asyncio.sleep(PRUNE_SECONDS)

@@ -13,6 +13,7 @@ from gateway.channels.channel import Button, ChannelError, Command, Refusal
 from gateway.channels.measure import reach
 from gateway.channels.outbox import PermanentRefusal, Skip
 from gateway.channels.posting import Poster
+from gateway.ledger.approvals import post_key
 from gateway.ledger.posts import StoredPost
 from gateway.ledger.records import Effect, NewEffect, RunOptions
 from protocols.approvals import Approval
@@ -131,7 +132,7 @@ class Asking:
 
 
 def _key(approval: Approval) -> str:
-    return f"{approval.run_id or 'question'}/ask/{approval.id}"
+    return post_key(approval.run_id, approval.id)
 
 
 def _buttons(approval: Approval) -> list[Button]:

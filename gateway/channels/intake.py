@@ -17,11 +17,11 @@ from pathlib import Path
 import msgspec
 
 from gateway.channels.attachments import Inbox
-from gateway.channels.channel import Channel, ChannelError, Command, Heard, Place, Refusal
+from gateway.channels.channel import Author, Channel, ChannelError, Command, Heard, Place, Refusal
 from gateway.channels.composing import key_of, own_words
 from gateway.channels.hearing import deaf
 from gateway.channels.lanes import Change, Lane, Lanes
-from gateway.channels.lastheard import LastHeard
+from gateway.channels.lastheard import LastHeard, Mark
 from gateway.channels.pairing import Pairing, Questions
 from gateway.channels.recent import Recent, before, order
 from gateway.channels.reception import Accept, Reception, at_place
@@ -38,8 +38,8 @@ CATCH_UP = 100
 """Messages of one channel that are read up on, the newest."""
 CATCH_UP_SECONDS = 24 * 3600.0
 """What was said longer ago is not answered any more."""
-THREAD_SECONDS = 30 * 24 * 3600.0
-"""A thread in which nothing was said for so long is forgotten."""
+SILENT_SECONDS = 30 * 24 * 3600.0
+"""A place in which nothing was said for so long is forgotten, unless it is one of those that are always listened to."""
 PATIENCE = 5.0
 """Seconds a message waits for the connection to stand; then it is taken in without its surroundings."""
 _SEEN = 200
@@ -107,7 +107,7 @@ class Intake:
         message = msgspec.structs.replace(message, text=whole(message.text), forwarded=whole(message.forwarded))
         lane.place = place
         if self._last.get(place.target.id) is None:
-            self._last.advance(place, before(message.id))
+            self._last.advance(place, before(message.id), _person(message))
         self._lanes.put(lane, message)
 
     def edited(self, place: Target, message_id: str, text: str) -> None:
@@ -140,8 +140,6 @@ class Intake:
 
     async def serve(self) -> None:
         """Until cancelled."""
-        with contextlib.suppress(StorageFull):
-            await self._last.forget_threads(THREAD_SECONDS)
         self._lanes.open()
         keeping = [asyncio.create_task(part) for part in (self._last.serve(), self.pairing.serve())]
         try:
@@ -153,6 +151,27 @@ class Intake:
             await asyncio.gather(*keeping, return_exceptions=True)
             with contextlib.suppress(StorageFull):
                 await self._last.flush()
+
+    async def forget(self) -> None:
+        """What is remembered of people and places that can matter no longer; raises StorageFull."""
+        await self.pairing.forget()
+        for mark in self._last.all():
+            if self._silent(mark) and self._lanes.idle(mark.place.target) and not self._listened_to(mark):
+                await self._last.forget(mark.place.target.id)
+        await self._reception.forget(lambda channel_id: self._last.get(channel_id) is None)
+
+    def _silent(self, mark: Mark) -> bool:
+        return self._clock() - mark.at > SILENT_SECONDS
+
+    def _listened_to(self, mark: Mark) -> bool:
+        """Is it missed what is said there while there is no connection, however long nothing was?"""
+        if mark.place.kind == "thread":
+            return False
+        ears = self._ears()
+        if mark.place.kind == "channel":
+            return mark.place.guild is None or not deaf(mark.place, ears)
+        person = mark.person
+        return person is None or person.id in ears.users | ears.operators or self.pairing.paired(person)
 
     # -- one event --------------------------------------------------------------------------------------------
 
@@ -167,7 +186,7 @@ class Intake:
                 return
         await self._take(lane, event)
         if not lane.behind and self._channel.ready:
-            self._last.advance(event.place, event.id)
+            self._last.advance(event.place, event.id, _person(event))
         else:
             lane.held = event
 
@@ -247,6 +266,9 @@ class Intake:
         except Refusal as error:
             log.warning("%s cannot be read up on: %s", lane.target, error)
             lane.behind = lane.gaps != gaps
+            if error.reason == "unknown_target" and mark is not None and self._silent(mark):
+                with contextlib.suppress(StorageFull):
+                    await self._last.forget(lane.target.id)
             return
         except ChannelError as error:
             pause = max(getattr(error, "retry_after", None) or 0.0, _pause(lane.failures))
@@ -274,6 +296,10 @@ class Intake:
         for heard in missed:
             if heard.at >= since:
                 await self._take(lane, heard)
+
+
+def _person(heard: Heard) -> Author | None:
+    return None if heard.own else heard.author
 
 
 def _pause(failures: int) -> float:

@@ -53,7 +53,8 @@ class Lane:
 
     @property
     def idle(self) -> bool:
-        return self.task is None and not self.behind and not self.overflowed and self.held is None
+        waits = self.queue or self.behind or self.overflowed
+        return self.task is None and not waits and self.held is None
 
 
 class Lanes:
@@ -84,6 +85,11 @@ class Lanes:
             lane = self._lanes[target] = Lane(target)
         self._lanes.move_to_end(target)
         return lane
+
+    def idle(self, target: Target) -> bool:
+        """Is nothing to be done there?"""
+        lane = self._lanes.get(target)
+        return lane is None or lane.idle
 
     def put(self, lane: Lane, event: Heard | Change) -> None:
         """Behind all that waits there; what does not fit is read from the history later."""

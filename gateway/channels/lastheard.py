@@ -11,10 +11,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from gateway.channels.channel import Place
+from gateway.channels.channel import Author, Place
 from gateway.channels.recent import order
 from gateway.ledger.posts import PostReader, PostStore
 from protocols.errors import StorageFull
+from protocols.targets import Target
 
 PAUSE = 1.0
 """Seconds between two writings of one channel's mark, at least."""
@@ -26,6 +27,8 @@ class Mark(msgspec.Struct, frozen=True):
     id: str
     place: Place
     at: float
+    person: Target | None = None
+    """With whom these direct messages are."""
 
 
 _decode = msgspec.json.Decoder(Mark).decode
@@ -50,11 +53,14 @@ class LastHeard:
     def all(self) -> list[Mark]:
         return list(self._marks.values())
 
-    def advance(self, place: Place, message_id: str) -> None:
-        """Everything up to this message is settled."""
+    def advance(self, place: Place, message_id: str, author: Author | None = None) -> None:
+        """Everything up to this message is settled; its author, where that is a person who may be alone with us."""
         known = self._marks.get(place.target.id)
         if known is None or order(message_id) > order(known.id):
-            self._marks[place.target.id] = Mark(message_id, place, self._clock())
+            person = known.person if known is not None else None
+            if place.kind == "direct" and author is not None:
+                person = author.target
+            self._marks[place.target.id] = Mark(message_id, place, self._clock(), person)
             self._unwritten.add(place.target.id)
             self._wake.set()
 
@@ -78,13 +84,12 @@ class LastHeard:
         """Write what changed; raises StorageFull."""
         await asyncio.gather(*(self._write(channel_id) for channel_id in list(self._unwritten)))
 
-    async def forget_threads(self, seconds: float) -> None:
-        """Those in which nothing was said for so long; raises StorageFull."""
-        for channel_id, mark in list(self._marks.items()):
-            if mark.place.kind == "thread" and self._clock() - mark.at > seconds:
-                await self._posts.unmark(self._prefix + channel_id)
-                del self._marks[channel_id]
-                self._written.discard(channel_id)
+    async def forget(self, channel_id: str) -> None:
+        """As if nothing was ever heard there; raises StorageFull."""
+        if self._marks.pop(channel_id, None) is not None:
+            self._unwritten.discard(channel_id)
+            self._written.discard(channel_id)
+            await self._posts.unmark(self._prefix + channel_id)
 
     async def _write(self, channel_id: str) -> None:
         mark = self._marks[channel_id]

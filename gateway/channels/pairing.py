@@ -142,8 +142,6 @@ class Pairing:
         for known in self._all():
             if not known.refused:
                 self._watch(known)
-            elif known.until <= self._clock():
-                await self._posts.unmark(self._prefix + known.person.id)
         try:
             await asyncio.Event().wait()
         finally:
@@ -151,6 +149,13 @@ class Pairing:
             for watch in watches:
                 watch.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
+
+    async def forget(self) -> None:
+        """Who was refused and may ask again; raises StorageFull."""
+        async with self._lock:
+            for known in self._all():
+                if known.refused and known.until <= self._clock():
+                    await self._posts.unmark(self._prefix + known.person.id)
 
     # -- one stranger ------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ MOST_OPEN = 150
 MOST_IN_SESSION = 300
 """The same of all people in one conversation."""
 _THREAD_NAME = 80
+_BOTS = "bots/"
 
 
 class Strangers(Protocol):
@@ -204,6 +205,13 @@ class Reception:
     def _bot_answers(self, place: Place) -> int:
         return int(self._reader.posts.mark(_bots(place)) or 0)
 
+    async def forget(self, gone: Callable[[str], bool]) -> None:
+        """Who spoke last in channels that are `gone(channel id)`; raises StorageFull."""
+        prefix = f"{_BOTS}{self._channel.provider}/"
+        for channel_id in self._reader.posts.marks(prefix):
+            if gone(channel_id):
+                await self._ledger.posts.unmark(prefix + channel_id)
+
     async def _count_bots(self, place: Place, answers: int) -> None:
         if answers:
             await self._ledger.posts.mark(_bots(place), str(answers))
@@ -212,7 +220,7 @@ class Reception:
 
 
 def _bots(place: Place) -> str:
-    return f"bots/{place.target.provider}/{place.target.id}"
+    return f"{_BOTS}{place.target.provider}/{place.target.id}"
 
 
 def at_place(heard: Heard, place: Place | None) -> Heard:

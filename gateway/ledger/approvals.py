@@ -101,6 +101,11 @@ class ApprovalStore:
         return await self._writer.submit(operation)
 
 
+def post_key(run_id: str | None, approval_id: str) -> str:
+    """The key of the post that shows a question, and of the effect that shows it; later effects go on with `/`."""
+    return f"{run_id or 'question'}/ask/{approval_id}"
+
+
 def close_questions(db: sqlite3.Connection, run_id: str, now: float) -> None:
     """In the transaction that ends a run: what it still asked needs no answer any more."""
     db.execute(

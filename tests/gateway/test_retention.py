@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
-from gateway.ledger.records import ClaimedRun, Ending, NewCompaction, NewRun, PromptUsed
+from gateway.ledger.records import ClaimedRun, Ending, NewCompaction, NewEffect, NewRun, PromptUsed
 from gateway.ledger.steps import StepStore
+from gateway.upkeep import prune
 from protocols.approvals import Approval
 from protocols.runs import RunSource, RunState, Usage, new_run_id
+from runtime.config import LimitsTable
 from runtime.sqlite_writer import SqliteWriter
 
 SESSION = "agent:webster:main"
@@ -89,6 +92,94 @@ async def test_a_prompt_that_a_newer_answer_was_given_to_stays(bench: Bench) -> 
     await bench.ledger.finish(run.run_id, Ending(RunState.SUCCEEDED))
     assert await bench.ledger.prune(bench.now - 90 * DAY) == 1
     assert (bench.count("runs"), bench.count("prompts")) == (1, 1)
+
+
+class TestQuestionsWithoutARun:
+    """Those of pairings: nothing else would ever remove them."""
+
+    async def put(self, bench: Bench, number: int, state: str = "rejected", shown: str = "done") -> str:
+        """One that was asked now, shown on a channel and answered; its key there."""
+        ap = Approval(id=f"ap-{number}", agent="webster", question="?", expires_at=bench.now + 3600)
+        await bench.ledger.approvals.ask(ap, f"pairing/discord/{number}/CODE")
+        key = f"question/ask/ap-{number}"
+        for effect in (NewEffect(key, "ask", {}, "discord:channel:1"), NewEffect(f"{key}/answered", "ask", {})):
+            await bench.ledger.effects.add("", effect)
+        await bench.ledger.posts.trying(key, 0, "discord:channel:1", "nonce", "?")
+        await bench.ledger.posts.posted(key, 0, "discord:channel:1", str(number), "?", final=True)
+        for effect in await bench.ledger.effects.due():
+            if effect.key != f"{key}/answered" or shown != "pending":
+                await bench.ledger.effects.settle(effect.id, shown if shown != "pending" else "done")
+        if state != "pending":
+            await bench.ledger.approvals.answer(ap.id, state=state, revision=1, by="operator", reason="")
+        return key
+
+    def left(self, bench: Bench) -> tuple[int, int, int]:
+        return bench.count("approvals"), bench.count("effects"), bench.count("posts")
+
+    @pytest.mark.parametrize("state", ["approved", "rejected", "expired"])
+    @pytest.mark.parametrize("shown", ["done", "dead", "skipped"])
+    async def test_an_old_one_goes_with_all_that_showed_it(self, bench: Bench, state: str, shown: str) -> None:
+        await self.put(bench, 1, state, shown)
+        bench.now += 50 * DAY
+        kept = await self.put(bench, 2)
+        bench.now += 50 * DAY
+        assert self.left(bench) == (2, 4, 2)
+        assert await bench.ledger.prune(bench.now - 90 * DAY) == 1
+        assert self.left(bench) == (1, 2, 1)
+        assert bench.reader.posts.of(kept)
+        assert await bench.ledger.prune(bench.now - 90 * DAY) == 0
+
+    async def test_one_that_is_open_or_still_to_be_shown_stays(self, bench: Bench) -> None:
+        await self.put(bench, 1, state="pending")
+        await self.put(bench, 2, shown="pending")
+        bench.now += 100 * DAY
+        assert await bench.ledger.prune(bench.now) == 0
+        assert self.left(bench) == (2, 4, 2)
+
+    async def test_one_of_today_stays_however_full_the_ledger_is(self, bench: Bench) -> None:
+        """Whoever put it may not have seen the answer yet."""
+        await self.put(bench, 1)
+        bench.now += DAY - 1
+        assert await bench.ledger.prune(bench.now) == 0
+        bench.now += 2
+        assert await bench.ledger.prune(bench.now) == 1
+
+    async def test_many_go_a_little_at_a_time_and_are_found_by_indexes(self, bench: Bench) -> None:
+        for number in range(5):
+            await self.put(bench, number)
+        bench.now += 100 * DAY
+        asked: list[str] = []
+        await bench.ledger.writer.submit(lambda db: db.set_trace_callback(asked.append))
+        assert [await bench.ledger.prune(bench.now - 90 * DAY, limit=2) for _ in range(4)] == [2, 2, 1, 0]
+        await bench.ledger.writer.submit(lambda db: db.set_trace_callback(None))
+        assert self.left(bench) == (0, 0, 0)
+        ours = [query for query in asked if "question/ask/" in query or "FROM approvals" in query]
+        plans = {row[3] for query in ours for row in bench.reader._db.execute(f"EXPLAIN QUERY PLAN {query}")}
+        assert plans == {
+            "SEARCH approvals USING INDEX approvals_run (run_id=?)",
+            "SEARCH approvals USING PRIMARY KEY (id=?)",
+            "SEARCH effects USING INDEX sqlite_autoindex_effects_1 (key>? AND key<?)",
+            "SEARCH posts USING PRIMARY KEY (key=?)",
+        }
+
+
+async def test_each_round_of_the_upkeep_removes_old_rows_and_what_channels_remember_for_no_reason(bench: Bench) -> None:
+    run = await bench.begin()
+    await bench.ledger.finish(run.run_id, Ending(RunState.SUCCEEDED))
+    forgotten = asyncio.Event()
+
+    async def forget() -> None:
+        forgotten.set()
+
+    limits = LimitsTable(retention_days=1)
+    keeping = asyncio.create_task(
+        prune(bench.ledger, bench.reader, busy=lambda: False, limits=lambda: limits, forget=forget)
+    )
+    async with asyncio.timeout(10):
+        await forgotten.wait()
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    assert bench.count("runs") == 0  # this bench's time is long ago
 
 
 async def test_what_is_looked_at_often_reads_no_whole_table_of_runs(bench: Bench) -> None:
