@@ -10,6 +10,7 @@ from gateway.agent.peers import Peers
 from gateway.agent.runner import Runner
 from gateway.channels.channel import Channel
 from gateway.channels.commands import Desk
+from gateway.channels.threads import end_thread, open_thread
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from gateway.models.models import Models
@@ -39,6 +40,7 @@ def build_desk(
     on_model: Callable[[], None],
     set_heartbeat: Callable[[HeartbeatChange], None],
     cancel_children: Callable[[str], None],
+    redact: Callable[[str], str],
 ) -> Desk:
     """The desk of one agent."""
 
@@ -75,8 +77,8 @@ def build_desk(
         )
         return accepted.run_id
 
-    async def start_thread(place: Target, name: str) -> Target:
-        return await channel.start_thread(place, None, name)
+    async def start_thread(place: Target, name: str, text: str) -> Target:
+        return await open_thread(channel, place, redact(name), redact(text))
 
     return Desk(
         agent=agent,
@@ -93,4 +95,5 @@ def build_desk(
         check=check,
         delegate=delegate,
         start_thread=start_thread,
+        end_thread=lambda thread: end_thread(channel, thread),
     )

@@ -522,6 +522,7 @@ class Gateway:
             on_model=lambda: self.announcer.model(self.models.status()),
             set_heartbeat=self._set_heartbeat,
             cancel_children=self._cancel_children,
+            redact=self._redact,
         )
 
     def _mcp_changed(self, tools: bool) -> None:

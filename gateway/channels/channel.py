@@ -246,7 +246,14 @@ class Channel(Protocol):
         ...
 
     async def start_thread(self, place: Target, message_id: str | None, name: str) -> Target:
-        """A thread on a message, or the one it has; without a message, one of its own. Raises ChannelError."""
+        """A thread on a message, or the one it has; without a message, one of its own. Raises ChannelError.
+
+        Where it is known that nothing could be written in it, none is made: `Refusal` "no_access".
+        """
+        ...
+
+    async def end_thread(self, thread: Target) -> None:
+        """Remove a thread that this bot made, or put it out of sight where removing is not permitted."""
         ...
 
     async def history(

@@ -12,7 +12,7 @@ from gateway.channels.asking import whole_question
 from gateway.channels.channel import ChannelError, Command, CommandOption, CommandSpec
 from protocols.approvals import Approval
 from protocols.control import HeartbeatChange
-from protocols.errors import AtomizerError
+from protocols.errors import AtomizerError, ProtocolError
 from protocols.runs import RunState, RunSummary, one_line
 from protocols.status import AgentStatus
 from protocols.targets import Target
@@ -85,8 +85,10 @@ class Desk(msgspec.Struct, frozen=True):
     """Agent: can it be given work at all?"""
     delegate: Callable[[str, str, Target], Awaitable[str]]
     """(agent, task, where its answer goes) -> the run's id."""
-    start_thread: Callable[[Target, str], Awaitable[Target]]
-    """(channel, name) -> a new thread."""
+    start_thread: Callable[[Target, str, str], Awaitable[Target]]
+    """(channel, name, first message) -> a new thread. None stays where that message is refused."""
+    end_thread: Callable[[Target], Awaitable[None]]
+    """Raises nothing."""
 
 
 class Commands:
@@ -180,14 +182,23 @@ class Commands:
         if not agent or not task:
             return "Say who is to do it and what: /delegate agent:... task:..."
         self._desk.check(agent)  # before there is a thread for it
-        place = command.place.target
+        place, thread, note = command.place.target, None, ""
         if command.place.kind == "direct":
             place = command.author.target
         elif command.arguments.get("thread") == "yes" and command.place.kind == "channel":
-            place = await self._desk.start_thread(place, one_line(f"{agent}: {task}", 90))
-        run_id = await self._desk.delegate(agent, task, place)
+            begin = f"For {agent}, from <@{command.author.target.id}>:\n{task}"
+            try:
+                place = thread = await self._desk.start_thread(place, one_line(f"{agent}: {task}", 90), begin)
+            except ChannelError as error:  # the task matters more than its place
+                note = f" It has no thread: {error}."
+        try:
+            run_id = await self._desk.delegate(agent, task, place)
+        except ProtocolError:  # an answer: it was not accepted
+            if thread is not None:
+                await self._desk.end_thread(thread)
+            raise
         where = f" in <#{place.id}>" if place.kind == "channel" else ""
-        return f"{agent} accepted it as `{run_id}`; its answer comes{where or ' here'} from its own bot."
+        return f"{agent} accepted it as `{run_id}`; its answer comes{where or ' here'} from its own bot.{note}"
 
     async def _approve(self, command: Command) -> str:
         pending = self._desk.pending()

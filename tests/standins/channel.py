@@ -59,6 +59,7 @@ class MemoryChannel:
         self.calls: list[str] = []
         self.typed: list[Target] = []
         self.shown: list[tuple[str, str]] = []
+        self.threads: list[Target] = []
         self.is_ready = True
         self.refuses_direct: set[Target] = set()
         self.blind = False
@@ -185,7 +186,13 @@ class MemoryChannel:
 
     async def start_thread(self, place: Target, message_id: str | None, name: str) -> Target:
         self._begin("start_thread")
-        return Target(self.provider, "channel", message_id or self._id())
+        made = Target(self.provider, "channel", message_id or self._id())
+        self.threads.append(made)
+        return made
+
+    async def end_thread(self, thread: Target) -> None:
+        self._begin("end_thread")
+        self.threads.remove(thread)
 
     async def history(
         self, place: Target, *, after: str | None = None, since: float | None = None, limit: int = 100

@@ -141,6 +141,9 @@ class DiscordChannel:
     async def start_thread(self, place: Target, message_id: str | None, name: str) -> Target:
         return await self._speaker().start_thread(place, message_id, name)
 
+    async def end_thread(self, thread: Target) -> None:
+        await self._speaker().end_thread(thread)
+
     async def history(
         self, place: Target, *, after: str | None = None, since: float | None = None, limit: int = 100
     ) -> list[Heard]:

@@ -107,6 +107,7 @@ class Speaker:
     async def start_thread(self, place: Target, message_id: str | None, name: str) -> Target:
         """A thread made from a message has the message's id, so the one that is there needs no search."""
         name = " ".join(name.split())[:NAME_LIMIT] or "thread"
+        self._may_write_in_threads(place)
         async with Asking(f"starting a thread in {place}", self._seconds):
             if message_id is None:
                 made = await self._client.http.start_thread_without_message(
@@ -121,6 +122,24 @@ class Speaker:
                 if error.code != HAS_THREAD:
                     raise
         return reading.channel_target(message_id)
+
+    def _may_write_in_threads(self, place: Target) -> None:
+        """Raises Refusal if our own roles say no: Discord makes the thread first, and refuses what is said in it."""
+        channel = self._client.get_channel(int(place.id))
+        if not isinstance(channel, discord.abc.GuildChannel) or channel.guild.me is None:
+            return
+        if not channel.permissions_for(channel.guild.me).send_messages_in_threads:
+            why = "the bot lacks the permission Send Messages in Threads"
+            raise Refusal("no_access", f"starting a thread in {place}: {why}")
+
+    async def end_thread(self, thread: Target) -> None:
+        """Who made a thread may archive it, but not remove it without Manage Threads."""
+        http = self._client.http
+        async with Asking(f"removing {thread}", self._seconds):
+            try:
+                await http.delete_channel(int(thread.id))
+            except discord.Forbidden:
+                await http.edit_channel(int(thread.id), archived=True)
 
     async def history(self, place: Target, *, after: str | None, since: float | None, limit: int) -> list[Heard]:
         ident = (await self._channel(place)).id

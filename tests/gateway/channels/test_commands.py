@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
-from gateway.channels.channel import Author, Command, Place
+from gateway.channels.channel import Author, Command, Place, Refusal, Uncertain, Unreachable
 from gateway.channels.commands import Commands, Desk
+from gateway.channels.threads import end_thread, open_thread
 from protocols.errors import ProtocolError
 from protocols.targets import Target, parse_target
+from tests.standins.channel import MemoryChannel
 
 ANN = parse_target("discord:user:200000000000000001")
 ROOM = parse_target("discord:channel:100000000000000001")
@@ -53,10 +55,74 @@ async def test_no_thread_is_made_for_an_agent_that_there_is_not() -> None:
     def check(agent: str) -> None:
         raise ProtocolError(404, "unknown_agent", f"there is no agent {agent!r}")
 
-    async def start_thread(place: Target, name: str) -> Target:
+    async def start_thread(place: Target, name: str, text: str) -> Target:
         threads.append(name)
         return place
 
     made = desk(check=check, start_thread=start_thread)
     assert "no agent 'webby'" in await run(made, "delegate", agent="webby", task="look", thread="yes")
     assert threads == []
+
+
+class TestDelegateInAThread:
+    def made(self, channel: MemoryChannel, given: list[tuple[str, Target]], *, accepts: bool = True) -> Desk:
+        async def delegate(agent: str, task: str, target: Target) -> str:
+            if not accepts:
+                raise ProtocolError(403, "not_permitted", "manager may not delegate to webster")
+            given.append((task, target))
+            return "run-1"
+
+        return desk(
+            check=lambda agent: None,
+            delegate=delegate,
+            start_thread=lambda place, name, text: open_thread(channel, place, name, text),
+            end_thread=lambda thread: end_thread(channel, thread),
+        )
+
+    async def delegated(self, channel: MemoryChannel, *, accepts: bool = True) -> tuple[str, list[tuple[str, Target]]]:
+        """(what the person is told, what was delegated and where its answer goes)"""
+        given: list[tuple[str, Target]] = []
+        made = self.made(channel, given, accepts=accepts)
+        return await run(made, "delegate", agent="webster", task="look it up", thread="yes"), given
+
+    async def test_it_begins_with_the_task(self) -> None:
+        channel = MemoryChannel(lambda: 1.0)
+        told, given = await self.delegated(channel)
+        (thread,) = channel.threads
+        assert given == [("look it up", thread)]
+        assert channel.texts(thread) == [f"For webster, from <@{ANN.id}>:\nlook it up"]
+        assert told == f"webster accepted it as `run-1`; its answer comes in <#{thread.id}> from its own bot."
+
+    async def test_one_in_which_it_may_not_write_goes_and_the_task_is_given_all_the_same(self) -> None:
+        channel = MemoryChannel(lambda: 1.0)
+        channel.fail("send", Refusal("no_access", "Missing Permissions"))
+        told, given = await self.delegated(channel)
+        assert channel.threads == []
+        assert given == [("look it up", ROOM)]
+        assert told.endswith(f"comes in <#{ROOM.id}> from its own bot. It has no thread: Missing Permissions.")
+
+    async def test_one_that_cannot_be_removed_keeps_nothing_from_being_done(self) -> None:
+        channel = MemoryChannel(lambda: 1.0)
+        channel.fail("send", Refusal("no_access", "Missing Permissions"))
+        channel.fail("end_thread", Unreachable("503"))
+        _, given = await self.delegated(channel)
+        assert given == [("look it up", ROOM)]
+
+    async def test_one_that_cannot_be_made_neither(self) -> None:
+        channel = MemoryChannel(lambda: 1.0)
+        channel.fail("start_thread", Unreachable("503"))
+        told, given = await self.delegated(channel)
+        assert given == [("look it up", ROOM)]
+        assert told.endswith("It has no thread: 503.")
+
+    async def test_what_passes_leaves_the_thread_for_the_answer(self) -> None:
+        channel = MemoryChannel(lambda: 1.0)
+        channel.fail("send", Uncertain("no answer"))
+        _, given = await self.delegated(channel)
+        assert given == [("look it up", channel.threads[0])]
+
+    async def test_none_stays_for_a_task_that_was_not_accepted(self) -> None:
+        channel = MemoryChannel(lambda: 1.0)
+        told, given = await self.delegated(channel, accepts=False)
+        assert (told, given) == ("Not done: manager may not delegate to webster", [])
+        assert channel.threads == []

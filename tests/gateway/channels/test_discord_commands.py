@@ -58,15 +58,15 @@ class TestCommands:
     def test_status_help_runs_usage_model_and_heartbeat_answer_the_asker_alone(
         self, here: Land, webster: GatewayProcess
     ) -> None:
-        before = len(here.discord.view.texts("webster"))
+        before = [row["id"] for row in here.discord.view.messages("webster") if not row["ephemeral"]]
         assert "is up" in run(here, "status")
         assert "/delegate" in run(here, "help")
         assert run(here, "runs")
         assert "tokens read" in run(here, "usage")
         assert "Now: `" in run(here, "model")
         assert "Heartbeat" in run(here, "heartbeat", action="show")
-        shown = [row for row in here.discord.view.messages("webster") if not row["ephemeral"]]
-        assert len(shown) == before
+        after = [row["id"] for row in here.discord.view.messages("webster") if not row["ephemeral"]]
+        assert after == before
 
     def test_who_is_no_operator_may_ask_and_not_change(self, here: Land, webster: GatewayProcess) -> None:
         assert "is up" in run(here, "status", by=GUEST)
@@ -104,6 +104,23 @@ class TestCommands:
         told = here.discord.wait_for(lambda v: _answered(v.interaction(ident)), 30)
         assert "webster accepted it as `run-" in told
         here.discord.wait_for(lambda v: v.texts("manager", author="webster"), 30)
+
+    def test_a_thread_that_refuses_what_is_said_in_it_does_not_stay_and_the_task_is_done(
+        self, here: Land, webster: GatewayProcess
+    ) -> None:
+        here.gateway("manager")
+        here.discord.wait_for(lambda v: v.events("commands", "manager"))
+        place = here.channel("manager")
+        here.discord.overwrite(place, "manager", allow=["manage_threads"])
+        here.discord.fault("POST", "*/messages", bot="manager", status=403, code=50013)
+        answers = len(here.discord.view.texts("manager", author="webster"))
+        options = {"agent": "webster", "task": '[["status", {}]]', "thread": "yes"}
+        ident = here.discord.slash(place, PERSON, "manager", "delegate", options)
+        told = here.discord.wait_for(lambda v: _answered(v.interaction(ident)), 30)
+        assert f"its answer comes in <#{place}> from its own bot. It has no thread: " in told
+        here.discord.wait_for(lambda v: len(v.texts("manager", author="webster")) > answers, 30)
+        assert here.discord.view.requests("POST", f"/channels/{place}/threads")
+        assert here.discord.view.channels(place) == []
 
     def test_stop_ends_what_is_under_way_here(self, here: Land, webster: GatewayProcess) -> None:
         asked = here.say('[["exec", {"command": "sleep 60"}]]')

@@ -141,11 +141,24 @@ def test_a_long_answer_comes_as_a_file_with_its_beginning(here: Land) -> None:
     assert "answer.md" in row["content"]
 
 
-def test_files_go_out_with_a_message(here: Land) -> None:
-    with obedient_model() as server:
-        obey(here.home, server, "webster", allow=("message",))
-        gateway = here.gateway("webster")
+@contextlib.contextmanager
+def obeying(here: Land, server: ModelServer, agent: str, *, allow: tuple[str, ...]) -> Iterator[GatewayProcess]:
+    """The agent does as it is told, until the end."""
+    paths = (here.home.home.instance_toml(agent), here.home.home.cluster_toml)
+    before = [path.read_text() for path in paths]
+    gateway = here.gateway(agent)
+    obey(here.home, server, agent, allow=allow)
+    gateway.post("/control/reload", {})
+    try:
+        yield gateway
+    finally:
+        for path, text in zip(paths, before, strict=True):
+            path.write_text(text)
         gateway.post("/control/reload", {})
+
+
+def test_files_go_out_with_a_message(here: Land) -> None:
+    with obedient_model() as server, obeying(here, server, "webster", allow=("message",)) as gateway:
         workspace = here.home.home.workspace("webster")
         (workspace / "notes").mkdir(exist_ok=True)
         (workspace / "notes" / "mesh.inp").write_text("*NODE\n1, 0, 0, 0\n")

@@ -143,6 +143,28 @@ class TestThreads:
         one = await on.channel.start_thread(on.place("webster"), said, "one")
         assert await on.channel.start_thread(on.place("webster"), said, "two") == one
 
+    @pytest.mark.parametrize("on_message", [True, False])
+    async def test_none_is_made_in_which_the_bot_may_not_write(self, bot: Bot, on_message: bool) -> None:
+        bot.discord.overwrite("webster", "webster", deny=["send_messages_in_threads"])
+        await bot.connect()
+        said = bot.discord.say("webster", "antoine", "hello") if on_message else None
+        with pytest.raises(Refusal, match="Send Messages in Threads") as caught:
+            await bot.channel.start_thread(bot.place("webster"), said, "one")
+        assert caught.value.reason == "no_access"
+        assert bot.discord.view.channels(bot.place("webster").id) == []
+
+    async def test_one_that_is_not_wanted_is_removed_where_that_is_permitted(self, on: Bot) -> None:
+        on.discord.overwrite("webster", "webster", allow=["manage_threads"])
+        thread = await on.channel.start_thread(on.place("webster"), None, "one")
+        await on.channel.end_thread(thread)
+        assert on.discord.view.channels(on.place("webster").id) == []
+
+    async def test_else_it_is_archived(self, on: Bot) -> None:
+        thread = await on.channel.start_thread(on.place("webster"), None, "one")
+        await on.channel.end_thread(thread)
+        [row] = on.discord.view.channels(on.place("webster").id)
+        assert (row["id"], row["archived"]) == (thread.id, True)
+
     async def test_an_archived_thread_is_opened_for_an_edit(self, on: Bot) -> None:
         said = on.discord.say("webster", "antoine", "hello")
         thread = await on.channel.start_thread(on.place("webster"), said, "one")
