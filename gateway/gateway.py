@@ -230,6 +230,7 @@ class Gateway:
             self._reader,
             shared=home.shared,
             busy=lambda: self.runner.busy,
+            draining=lambda: self.runner.draining,
             route=self.router.beat_target,
             money=self.budget.exhausted,
             wake_runner=self.runner.wake,
@@ -287,6 +288,7 @@ class Gateway:
             on_accept=self._run_begun_here,
             on_change=lambda: self.bus.touch(),
             redact=self._redact,
+            draining=lambda: self.runner.draining,
         )
         self.status = StatusApi(
             agent=agent,
@@ -337,6 +339,7 @@ class Gateway:
             set_heartbeat=self._set_heartbeat,
             on_model=lambda: self.announcer.model(self.models.status()),
             drain=self._begin_drain,
+            draining=lambda: self.runner.draining,
             reload=self._reload,
         )
 
@@ -457,6 +460,8 @@ class Gateway:
         self.heartbeat.configure(self.config.change_heartbeat(change))
 
     def _begin_drain(self) -> None:
+        self.runner.start_no_more()  # before anything else is admitted
+        log.info("draining: runs under way may take up to %.0f s; a restart starts runs again", DRAIN_SECONDS)
         self.background.beside(self.runner.drain(DRAIN_SECONDS), "drain")
         self.bus.touch()
 

@@ -73,6 +73,7 @@ class Heartbeat:
         *,
         shared: Path | None = None,
         busy: Callable[[], bool],
+        draining: Callable[[], bool] = lambda: False,
         route: Callable[[str | None], tuple[str | None, str]] = lambda target: (target, ""),
         money: Callable[[], Awaitable[str]] = _no_limit,
         wake_runner: Callable[[], None],
@@ -90,6 +91,7 @@ class Heartbeat:
         self._ledger = ledger
         self._reader = reader
         self._busy = busy
+        self._draining = draining
         self._wake_runner = wake_runner
         self._on_change = on_change
         self._clock = clock
@@ -224,7 +226,7 @@ class Heartbeat:
             self._asked_meanwhile = True  # the beat under way was made before: another follows it
             return
         seen = await asyncio.to_thread(self._fingerprint)
-        gate = None if asked else await self._closed_gate(seen)
+        gate = "draining" if self._draining() else None if asked else await self._closed_gate(seen)
         if gate is not None:
             await self._ledger.beats.release_held()
             self._wake_runner()

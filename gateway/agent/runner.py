@@ -156,9 +156,16 @@ class Runner:
             place.interrupt()
         return before
 
-    async def drain(self, seconds: float) -> None:
-        """Start nothing more; let runs end for at most `seconds`, then put the rest back into the queue."""
+    def start_no_more(self) -> None:
+        """From now on; only another process starts runs again."""
         self._draining = True
+
+    async def drain(self, seconds: float) -> None:
+        """Start nothing more; let runs end for at most `seconds`, then put the rest back into the queue.
+
+        Those that wait for somebody are put back as soon as no other is at work.
+        """
+        self.start_no_more()
         waited = [p.task for p in self._places.values() if p.task is not None and not p.parked]
         if waited and seconds > 0:
             await asyncio.wait(waited, timeout=seconds)

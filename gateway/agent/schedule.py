@@ -55,6 +55,7 @@ class Scheduler:
         on_accept: Callable[[NewRun], None],
         on_change: Callable[[], None],
         redact: Callable[[str], str],
+        draining: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`on_accept` after a run was queued; `on_change` after anything that `/status` shows."""
@@ -65,6 +66,7 @@ class Scheduler:
         self._on_accept = on_accept
         self._on_change = on_change
         self._redact = redact
+        self._draining = draining
         self._clock = clock
         self._wake = asyncio.Event()
 
@@ -136,6 +138,9 @@ class Scheduler:
         """Until cancelled."""
         while True:
             self._wake.clear()
+            if self._draining():  # what falls due is for the next process, which knows it as late
+                await asyncio.sleep(_LOOK_SECONDS)
+                continue
             try:
                 for due in self._reader.schedules.due(self._clock()):
                     await self._deal_with(due)

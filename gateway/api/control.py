@@ -59,6 +59,7 @@ class ControlApi:
         set_heartbeat: Callable[[HeartbeatChange], None],
         on_model: Callable[[], None],
         drain: Callable[[], None],
+        draining: Callable[[], bool],
         reload: Callable[[], Awaitable[str]],
     ) -> None:
         self._agent = agent
@@ -70,6 +71,7 @@ class ControlApi:
         self._set_heartbeat = set_heartbeat
         self._on_model = on_model
         self._drain = drain
+        self._draining = draining
         self._reload = reload
 
     def routes(self) -> list[Route]:
@@ -85,7 +87,7 @@ class ControlApi:
                 body=HeartbeatChange,
             ),
             Route("POST", "/control/heartbeat/now", self.beat, op, "Beat at once", Acted),
-            Route("POST", "/control/drain", self.drain, op, "Start no more runs; those under way end", Acted),
+            Route("POST", "/control/drain", self.drain, op, "Take no more work until a restart; end or put back the rest", Acted),
             Route("POST", "/control/reload", self.reload, op, "Read configuration and secrets again", Acted),
             Route("GET", "/approvals", self.approvals, Access.ANY, "Questions that wait for a person", ApprovalList),
             Route(
@@ -115,11 +117,22 @@ class ControlApi:
         return Acted(ok=True, outcome=f"the heartbeat is {state}")
 
     async def beat(self, call: Call) -> Acted:
+        if self._draining():
+            raise ProtocolError(
+                503,
+                "draining",
+                f"{self._agent} is draining: no run starts until it is restarted",
+                headers={"Retry-After": "5"},
+            )
         return Acted(ok=True, outcome=self._heartbeat.beat_now())
 
     async def drain(self, call: Call) -> Acted:
         self._drain()
-        return Acted(ok=True, outcome="draining: no run starts until this gateway is restarted")
+        return Acted(
+            ok=True,
+            outcome="draining: no run starts until this gateway is restarted; those under way end within 10 s or go"
+            " back into the queue",
+        )
 
     async def reload(self, call: Call) -> Acted:
         return Acted(ok=True, outcome=await self._reload())
