@@ -143,7 +143,7 @@ class McpServer:
             result = await client.call_tool(tool, arguments, read_timeout_seconds=self._timeout)
         except sdk.MCPError as error:
             if error.code == sdk.CONNECTION_CLOSED:
-                self._gone.set()
+                self._lost(client)
                 raise McpFailed(
                     f"the MCP server {self.name} ended during the call; whether it was carried out is not known"
                 ) from None
@@ -153,7 +153,7 @@ class McpServer:
                 ) from None
             raise McpFailed(f"{self.name} refused the call", self._redact(str(error))[:4000]) from None
         except (OSError, ValueError, sdk.HTTPError) as error:
-            self._gone.set()
+            self._lost(client)
             raise McpFailed(f"the call to {self.name} failed", self._redact(str(error))[:500]) from None
         text = as_text(result)
         if result.is_error:
@@ -215,7 +215,14 @@ class McpServer:
     def _end(self, why: str) -> None:
         """The server's side has ended."""
         self._why = why
-        self._gone.set()
+        self._lost(self._client)
+
+    def _lost(self, client: Any) -> None:
+        """Its connection serves nobody any more: the next call waits for another one."""
+        if client is self._client:  # else there is another one already
+            self._client = None
+            self._ready.clear()
+            self._gone.set()
 
     @contextlib.asynccontextmanager
     async def _stderr_pipe(self) -> AsyncIterator[Any]:
