@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -12,7 +13,9 @@ import pytest
 
 from tests.gateway.channels.land import PERSON, Land, land
 from tests.gateway.obeying import obedient_model, obey
+from tests.gateway.process import GatewayProcess
 from tests.standins.models.script import Reply, Script, Seen, _last_words
+from tests.standins.models.server import ModelServer
 
 TEAM = ("manager", "tech-lead", "secretary", "auditor", "optimizer", "study-builder", "nx-expert", "webster")
 
@@ -139,6 +142,7 @@ def test_a_long_answer_comes_as_a_file_with_its_beginning(here: Land) -> None:
     row = here.discord.wait_for(lambda v: [r for r in v.messages("manager", "manager") if r["attachments"]], 30)[0]
     assert row["attachments"][0]["filename"] == "answer.md"
     assert "answer.md" in row["content"]
+    assert gateway.raw("PUT", "/control/model", b'{"model": null}', gateway.headers())[0] == 200
 
 
 @contextlib.contextmanager
