@@ -190,10 +190,14 @@ def _cluster_text(shipped: Path, home: Home, first_port: int | None) -> str:
     if first_port is not None:
         move = first_port - FIRST_PORT
         text = _PORT.sub(lambda match: f"{match[1]}{int(match[2]) + move}", text)
-        from protocols.registry import RegistryError, check_families
+        import tomllib
 
+        from protocols.registry import RegistryError, check_families, check_reserved
+
+        ports = {name: int(placed["port"]) for name, placed in tomllib.loads(text)["agents"].items()}
         try:
-            check_families({str(n): int(p) for n, (_, p) in enumerate(_PORT.findall(text))})
+            check_families(ports)
+            check_reserved(ports)
         except RegistryError as error:
             raise RegistryError(f"--ports {first_port} does not do: {error}") from None
     if any(Secrets(home).get(provider, API_KEY) for provider in PROVIDERS):

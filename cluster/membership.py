@@ -13,7 +13,15 @@ from string import Template
 
 from cluster.foundation import FIRST_PORT, FoundationError, locked
 from protocols.errors import AtomizerError
-from protocols.registry import ROSTER, AgentName, PortFamily, check_families, next_free_family, parse_agent_name
+from protocols.registry import (
+    ROSTER,
+    AgentName,
+    PortFamily,
+    check_families,
+    check_reserved,
+    next_free_family,
+    parse_agent_name,
+)
 from runtime.config import (
     Cluster,
     Placements,
@@ -135,6 +143,7 @@ def _base(cluster: Cluster, agent: str, port: int | None, stands: PlacementTable
         port = shipped[agent]
     if port is not None:
         check_families({**taken, agent: port})
+        check_reserved({**taken, agent: port})
         return port
     reserved = [*taken.values(), *shipped.values()]
     while True:

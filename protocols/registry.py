@@ -162,6 +162,23 @@ def check_families(ports: dict[str, int]) -> None:
             owners[port] = name
 
 
+def check_reserved(ports: dict[str, int]) -> None:
+    """Refuse an agent on ports that the registry keeps for one who is not among `ports`; raises RegistryError.
+
+    Those of the orchestrator and of the main instance are always kept: both may run on the same host.
+    """
+    kept = {port: entry for entry in ROSTER if entry.name not in ports for port in PortFamily(entry.port).ports}
+    for name, base in ports.items():
+        port = next((port for port in PortFamily(base).ports if port in kept), None)
+        if port is not None:
+            owner = kept[port]
+            free = next_free_family([*ports.values(), *(entry.port for entry in ROSTER)])
+            raise RegistryError(
+                f"{name} (ports {base} and {base + BROWSER_OFFSET}) needs {port}, which is kept for {owner.name} "
+                f"(ports {owner.port} and {owner.port + BROWSER_OFFSET}); choose another base port, for example {free}"
+            )
+
+
 def next_free_family(taken: Iterable[int], start: int = 18800) -> int:
     """The lowest base port from `start`, in steps of FAMILY_SPACING, whose family is free of `taken` bases."""
     used = {port for base in taken for port in PortFamily(base).ports}

@@ -15,7 +15,7 @@ from protocols.authority import DEFAULT_AUTHORITY, Authority, AuthorityError
 from protocols.decoding import decode_toml, line_of, nearest
 from protocols.errors import AtomizerError, DecodeError
 from protocols.hooks import Thinking
-from protocols.registry import AgentName, RegistryError, check_families, parse_agent_name, roster_entry
+from protocols.registry import AgentName, RegistryError, check_families, check_reserved, parse_agent_name, roster_entry
 from protocols.schedules import Missed
 from protocols.targets import TargetError, parse_target
 from runtime.config_discord import (
@@ -288,9 +288,14 @@ def load_cluster(home: Home) -> Cluster:
         enabled = placed.enabled if overrides.enabled is None else overrides.enabled
         agents[name] = AgentSpec(name=agent, port=port, host=placed.host, enabled=enabled)
     try:
-        check_families({spec.name: spec.port for spec in agents.values()})
+        ports: dict[str, int] = {spec.name: spec.port for spec in agents.values()}
+        check_families(ports)
+        check_reserved(ports)
     except RegistryError as error:
-        raise _at(path, text, ["agents", str(error).split(" ", 1)[0], "port"], error) from None
+        name = str(error).split(" ", 1)[0]
+        if name not in file.agents:
+            raise _at(home.root / PLACEMENTS, "", [], error) from None
+        raise _at(path, text, ["agents", name, "port"], error) from None
     try:
         names = [*agents, *placements.removed]  # a rule may outlive the agent it names
         shipped = file.authority == DEFAULT_AUTHORITY  # a small cluster need not have every agent they name

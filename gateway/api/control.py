@@ -87,7 +87,7 @@ class ControlApi:
                 body=HeartbeatChange,
             ),
             Route("POST", "/control/heartbeat/now", self.beat, op, "Beat at once", Acted),
-            Route("POST", "/control/drain", self.drain, op, "Take no more work until a restart; end or put back the rest", Acted),
+            Route("POST", "/control/drain", self.drain, op, "Take no more work until a restart", Acted),
             Route("POST", "/control/reload", self.reload, op, "Read configuration and secrets again", Acted),
             Route("GET", "/approvals", self.approvals, Access.ANY, "Questions that wait for a person", ApprovalList),
             Route(

@@ -65,6 +65,14 @@ def test_ports_moves_every_family(tmp_path: Path) -> None:
     assert [spec.port for spec in load_cluster(home).agents.values()] == [entry.port + 1000 for entry in AGENTS]
 
 
+def test_ports_of_the_orchestrator_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
+    done = _init(tmp_path / "home", "--ports", "18796")
+    assert done.returncode != 0
+    assert "--ports 18796 does not do: manager" in done.stderr
+    assert "kept for orchestrator" in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
 def test_ports_out_of_range_are_refused_and_nothing_is_left(tmp_path: Path) -> None:
     done = _init(tmp_path / "home", "--ports", "32760")
     assert done.returncode == 2

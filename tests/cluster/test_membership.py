@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -67,6 +68,29 @@ def test_a_name_that_cannot_be_used_is_refused(home: ClusterHome, arguments: lis
     done = home.run("agent", "add", *arguments)
     assert done.returncode == 2
     assert word in done.stderr
+
+
+def test_a_port_that_is_kept_for_another_is_refused_by_name_and_nothing_is_written(home: ClusterHome) -> None:
+    done = home.run("agent", "add", "late-comer", "--port", "18796")
+    assert done.returncode != 0
+    assert "kept for orchestrator" in done.stderr
+    assert not home.home.instance("late-comer").exists()
+    assert "late-comer" not in home.cli("status")
+
+
+def test_a_placement_on_such_a_port_names_its_file(make_home: Make) -> None:
+    home = make_home("manager")
+    home.cli("agent", "add", "late-comer", "--no-start")
+    placements = home.root / "placements.toml"
+    text = placements.read_text()
+    placements.write_text(re.sub(r"port = \d+", "port = 18789", text))
+    done = home.run("status")
+    assert done.returncode != 0
+    assert "placements.toml" in done.stderr
+    assert "late-comer" in done.stderr
+    assert "kept for mario" in done.stderr
+    placements.write_text(text)
+    home.cli("status")
 
 
 def test_an_overlapping_port_is_refused_by_name(home: ClusterHome) -> None:

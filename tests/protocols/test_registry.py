@@ -16,6 +16,7 @@ from protocols.registry import (
     PortFamily,
     RegistryError,
     check_families,
+    check_reserved,
     next_free_family,
     parse_agent_name,
     roster_entry,
@@ -99,6 +100,19 @@ class TestFamilies:
         assert base >= start
         assert not used.intersection(PortFamily(base).ports)
         check_families({"new": base})
+
+    @pytest.mark.parametrize(("base", "owner"), [(18796, "orchestrator"), (18793, "orchestrator"), (18792, "mario")])
+    def test_the_ports_of_other_services_are_kept_and_a_free_one_is_named(self, base: int, owner: str) -> None:
+        ports = {str(entry.name): entry.port for entry in AGENTS} | {"webster": base}
+        check_families(ports)
+        with pytest.raises(RegistryError, match=rf"^webster \(.*kept for {owner} \(.*for example 18852$"):
+            check_reserved(ports)
+
+    def test_an_agent_s_shipped_port_is_kept_until_it_stands_elsewhere(self) -> None:
+        with pytest.raises(RegistryError, match="kept for developer"):
+            check_reserved({"scribe": 18840})
+        check_reserved({"scribe": 18840, "developer": 20000})
+        check_reserved({"developer": 18840})
 
     def test_no_room_is_said(self) -> None:
         with pytest.raises(RegistryError, match="no free port family"):
