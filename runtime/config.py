@@ -164,8 +164,8 @@ class LimitsTable(_Table):
     """US dollars one run may cost; unknown prices count nothing."""
     steer: Literal["collect", "interrupt", "queue"] = "collect"
     """A person's new message in a session that is at work: `collect` takes it into the next step if both
-    are answered in the same place, `interrupt` ends the work and begins anew (what another person asked for goes on),
-    `queue` lets it wait for its own run."""
+    are answered in the same place and more than a quarter of the steps and of the money is left, `interrupt` ends the
+    work and begins anew (what another person asked for goes on), `queue` lets it wait for its own run."""
     approval_expires: str = "72h"
     """Time a question to a person stays open; then the answer is no."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -68,6 +68,10 @@ class Caller:
         self._answers += 1
         self._steps += 1
 
+    @property
+    def steps_left(self) -> int:
+        return self._max_steps - self._steps
+
     def check_steps(self, most: int) -> None:
         if self._steps >= most:
             raise LimitReached(f"the run used its {most} steps without an answer ([limits] max_steps)")
@@ -137,7 +141,7 @@ class Caller:
         if verdict.decision is Decision.ASK:
             why = f"a person is asked first ({verdict.rule}), which only the model's own call of `{call.name}` can do"
             raise ToolError(why, "not_permitted")
-        if self._steps >= self._max_steps - STEPS_KEPT:
+        if self.steps_left <= STEPS_KEPT:
             raise ToolError(
                 f"the run has used its steps; the last {STEPS_KEPT} are for its answer ([limits] max_steps)", "limit"
             )

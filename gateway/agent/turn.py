@@ -14,7 +14,7 @@ from typing import Protocol
 
 import msgspec
 
-from gateway.agent.calling import Caller, LimitReached
+from gateway.agent.calling import STEPS_KEPT, Caller, LimitReached
 from gateway.agent.compaction import Compactor
 from gateway.agent.prompt import Prompt
 from gateway.agent.sessions import encode_blocks
@@ -37,6 +37,9 @@ from protocols.text import whole
 
 DELTA_SECONDS = 0.1
 """Streamed text is published at most so often."""
+
+_KEPT = 4
+"""One part in so many of a run's steps, and of its money, is for what it has taken in already."""
 
 _CUT: dict[Stop, str] = {
     "max_tokens": "the answer reached [model] max_output_tokens",
@@ -87,8 +90,9 @@ class Turn:
     ) -> None:
         """`request` carries model settings and tool specs.
 
-        `collect()` takes in what people said meanwhile in this session; `before_end()` is what the model must still
-        hear before it may finish, if anything; `on_delta(text, reset)` previews text as it streams.
+        `collect()` takes in what people said meanwhile in this session, as long as there is room; `before_end()` is
+        what the model must still hear before it may finish, if anything; `on_delta(text, reset)` previews text as it
+        streams.
         """
         self._run = run
         self._messages = messages
@@ -129,7 +133,7 @@ class Turn:
 
     async def _take_in(self) -> bool:
         """Add what was said meanwhile, or must be heard before the end; False if there is nothing."""
-        said = await self._collect()
+        said = await self._collect() if self._has_room() else []
         if not said and self._messages[-1].role == "assistant":
             reminder = await self._before_end()
             if reminder is not None:
@@ -138,6 +142,13 @@ class Turn:
         for content in said:
             self._messages.append(Message(role="user", content=content))
         return bool(said)
+
+    def _has_room(self) -> bool:
+        """Can it take more in, and still bring to an end what it has? Else that waits for a run of its own."""
+        most = self._limits.max_cost_usd
+        if most is not None and self._cost > most - most / _KEPT:
+            return False
+        return self._caller.steps_left > max(STEPS_KEPT, self._limits.max_steps // _KEPT)
 
     async def _ask(self) -> None:
         self._check_limits()
