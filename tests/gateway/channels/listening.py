@@ -192,3 +192,12 @@ class World:
     @property
     def texts(self) -> list[str]:
         return [new.message for new in self.accepted]
+
+
+async def heard_after_a_restart(world: World) -> None:
+    """The process ends and another begins, which reads up on what was missed."""
+    world.close()
+    world.open()
+    async with world.listening():
+        world.intake.connected(gap=True)
+        await world.settle()
