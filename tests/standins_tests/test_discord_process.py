@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import select
+import subprocess
+import sys
 import threading
+from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import Request, urlopen
@@ -51,6 +56,21 @@ def test_a_refusal_is_told_in_words() -> None:
             server.say("nowhere", "antoine", "hello")
         with pytest.raises(AssertionError, match=r"not seen within 0\.1 s"):
             server.wait_for(lambda view: view.texts("research"), 0.1)
+
+
+def test_it_does_not_outlive_who_started_it() -> None:
+    program = "from tests.standins.discord import DiscordProcess\nprint(DiscordProcess().pid, flush=True)\ninput()"
+    root = Path(__file__).resolve().parents[2]
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stdin=pipe, stdout=pipe, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        watched = os.pidfd_open(child)
+        try:
+            parent.kill()
+            assert select.select([watched], [], [], 20)[0], "it goes on"
+        finally:
+            os.close(watched)
 
 
 def test_a_port_of_one_s_own() -> None:

@@ -17,6 +17,10 @@ from types import TracebackType
 
 from protocols.errors import AtomizerError
 
+TRIES = 100
+"""Each but the last may meet a file that its holder removes at that moment; a file that is never the one that was
+opened is a file system's that tells no two of them apart."""
+
 
 class TokenTaken(AtomizerError):
     """Another agent of this host is connected with the same token; the message names it."""
@@ -32,7 +36,7 @@ class TokenLock:
         self._fd = -1
 
     def __enter__(self) -> TokenLock:
-        while True:
+        for _ in range(TRIES):
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -41,12 +45,12 @@ class TokenLock:
                 os.close(fd)
                 raise TokenTaken(self._words(holder)) from None
             if self._is(fd):
-                break
+                os.ftruncate(fd, 0)
+                os.pwrite(fd, json.dumps(self._holder).encode(), 0)
+                self._fd = fd
+                return self
             os.close(fd)  # its holder removed it as we opened it
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, json.dumps(self._holder).encode(), 0)
-        self._fd = fd
-        return self
+        raise OSError(f"{self._path} is another file each time it is opened")
 
     def _is(self, fd: int) -> bool:
         try:

@@ -73,7 +73,8 @@ class TestCatchingUp:
         world.intake._reception._accept = never
         async with world.listening():
             world.say(FREE, ANN, "first ever")
-            await hold.wait()
+            async with asyncio.timeout(10):
+                await hold.wait()
             marks = world.reader.posts.marks("heard/discord/")
         assert list(marks) == [FREE.id]
         await heard_after_a_restart(world)

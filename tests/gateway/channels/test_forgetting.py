@@ -57,7 +57,8 @@ async def test_threads_and_strangers_in_silence_go_and_those_who_are_always_hear
 async def test_direct_messages_of_somebody_paired_stay(world: World) -> None:
     async with world.listening():
         world.say(BOBS, BOB, "hello")
-        await world.asked.wait()
+        async with asyncio.timeout(10):
+            await world.asked.wait()
         (question,) = world.approvals.list()
         await world.approvals.answer(question.id, approve=True, revision=question.revision, by="operator", reason="")
         await world.until_accepted(1)
@@ -125,13 +126,15 @@ async def test_a_channel_that_is_not_listened_to_any_more_goes(world: World) -> 
 async def test_who_was_refused_is_forgotten_when_they_may_ask_again(world: World) -> None:
     async with world.listening():
         world.say(BOBS, BOB, "hello")
-        await world.asked.wait()
+        async with asyncio.timeout(10):
+            await world.asked.wait()
         (question,) = world.approvals.list()
         await world.intake.forget()
         assert marks(world, "pairing") == {BOB.id}, "it waits for an answer"
         await world.approvals.answer(question.id, approve=False, revision=question.revision, by="operator", reason="")
-        while watches := list(world.intake.pairing._watches.values()):
-            await asyncio.wait(watches, timeout=10)
+        async with asyncio.timeout(10):
+            while watches := list(world.intake.pairing._watches.values()):
+                await asyncio.wait(watches)
         await world.intake.forget()
         assert marks(world, "pairing") == {BOB.id}, "they are not heard for an hour"
         world.now += CODE_SECONDS + 1

@@ -10,6 +10,10 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+MOST_SECONDS = 7 * 86400.0
+"""Virtual: what is not over after so long never will be, and would go on for ever."""
+
+
 class _Jumping(selectors.SelectSelector):
     now = 0.0
 
@@ -18,6 +22,7 @@ class _Jumping(selectors.SelectSelector):
         if not ready:
             assert timeout is not None, "nothing will ever happen any more"
             self.now += max(0.0, timeout)
+            assert self.now < MOST_SECONDS, "it goes on for ever"
         return ready
 
 

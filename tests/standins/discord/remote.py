@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import inspect
 import json
+import select
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ from tests.standins.discord.view import View
 
 ROOT = Path(__file__).resolve().parents[3]
 T = TypeVar("T")
+START_SECONDS = 60
 
 
 class Remote:
@@ -106,19 +108,23 @@ for _name, _function in inspect.getmembers(DiscordServer, inspect.isfunction):
 
 
 class DiscordProcess(Remote):
-    """`python -m tests.standins.discord`; close it, or use it as a context."""
+    """`python -m tests.standins.discord`; close it, or use it as a context. It ends with us, however we end."""
 
     def __init__(self, port: int = 0, heartbeat_seconds: float = 41.25) -> None:
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.standins.discord"),
-                *("--port", str(port), "--heartbeat", str(heartbeat_seconds)),
+                *("--port", str(port), "--heartbeat", str(heartbeat_seconds), "--until-stdin-ends"),
             ],
             cwd=ROOT,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], START_SECONDS)[0]:
+            self.close()
+            raise AssertionError(f"the stand-in did not start within {START_SECONDS} s")
         super().__init__(json.loads(self._process.stdout.readline()))
 
     @property
@@ -127,9 +133,16 @@ class DiscordProcess(Remote):
 
     def close(self) -> None:
         self._process.terminate()
-        self._process.wait(10)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+            raise
+        finally:
+            for pipe in (self._process.stdin, self._process.stdout):
+                if pipe is not None:
+                    pipe.close()
 
     def __enter__(self) -> DiscordProcess:
         return self

@@ -68,6 +68,19 @@ def test_the_folder_is_the_users_alone() -> None:
     assert (found.st_uid, found.st_mode & 0o777) == (os.getuid(), 0o700)
 
 
+def test_a_file_that_is_never_the_one_that_was_opened_is_given_up(tmp_path: Path) -> None:
+    class Shifting(TokenLock):
+        """On a file system that numbers a file anew each time."""
+
+        def _is(self, fd: int) -> bool:
+            return False
+
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(OSError, match="another file each time"):
+        Shifting("a.secret.token", "webster", "/clusters/one", tmp_path).__enter__()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 async def test_a_bot_whose_token_another_has_waits_for_it(bot: Bot) -> None:
     bot.time.patient = True
     holder = Holder(bot.token, bot.folder)
