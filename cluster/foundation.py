@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +22,8 @@ NOT_FOR_WORKSPACES = ("instance.toml", "avatar.png")
 """A bot's picture is set from the shipped file: in a workspace the agent could exchange it."""
 FIRST_PORT = 18800
 """The base port of the first shipped agent; `--ports` moves all families by the difference to it."""
+HELD_SECONDS = 10.0
+"""What one command that changes the home does takes a moment."""
 
 _PORT = re.compile(r"^(port\s*=\s*)(\d+)", re.M)
 _PROFILE = re.compile(r'^profile\s*=\s*"offline"', re.M)
@@ -112,8 +115,8 @@ def found(home: Home, first_port: int | None = None) -> Founded:
 
 
 @contextlib.contextmanager
-def locked(home: Home, build: _Builder | None = None) -> Iterator[None]:
-    """One at a time among those who make, add or remove. Raises OSError."""
+def locked(home: Home, build: _Builder | None = None, *, seconds: float = HELD_SECONDS) -> Iterator[None]:
+    """One at a time among those who make, add or remove. Raises OSError; FoundationError if another stays `seconds`."""
     if build is not None:
         build.folder(home.run, 0o700)
     else:
@@ -123,10 +126,25 @@ def locked(home: Home, build: _Builder | None = None) -> Iterator[None]:
         build.scratch.append(path)
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        _take(lock, path, seconds)
         yield
     finally:
         os.close(lock)
+
+
+def _take(lock: int, path: Path, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= until:
+                raise FoundationError(
+                    f"{path} has been held for {seconds:g} s by another atomizer command, which may be suspended"
+                    f" (`fg`, or `lsof {path}` finds it); try again when it has ended"
+                ) from None
+            time.sleep(0.02)
 
 
 def _build(home: Home, build: _Builder, first_port: int | None) -> tuple[str, list[str]]:

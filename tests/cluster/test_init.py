@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.foundation import found
+from cluster.foundation import FoundationError, found, locked
 from protocols.registry import AGENTS
 from runtime.config import load_cluster, load_instance
 from runtime.home import Home
@@ -78,6 +78,16 @@ def test_ports_out_of_range_are_refused_and_nothing_is_left(tmp_path: Path) -> N
     assert done.returncode == 2
     assert "32767" in done.stderr
     assert not (tmp_path / "home").exists()
+
+
+def test_another_command_that_stays_is_named_and_not_waited_for_for_ever(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    found(home)
+    said = r"home\.lock has been held for 0\.1 s by another"
+    with locked(home), pytest.raises(FoundationError, match=said), locked(home, seconds=0.1):
+        pass
+    with locked(home, seconds=0):
+        pass
 
 
 def test_keys_that_are_there_make_the_profile_live(tmp_path: Path) -> None:
