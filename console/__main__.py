@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from runtime.leaving import leave
+
+if TYPE_CHECKING:
+    from console.app import ConsoleApp
 
 EPILOG = """\
 examples:
@@ -55,8 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     from console.app import ConsoleApp, Options
 
     app = ConsoleApp(cluster, token, Options(read_only=given.read_only, slow=slow, ascii=given.ascii))
-    app.run()
+    asyncio.run(_run(app))
     return app.return_code or 0
+
+
+async def _run(app: ConsoleApp) -> None:
+    """An answer that is still awaited keeps nobody from leaving."""
+    await app.run_async()
+    leave(app.return_code or 0)
 
 
 def thin_line(environ: os._Environ[str] | dict[str, str]) -> bool:

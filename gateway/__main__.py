@@ -7,12 +7,17 @@ import asyncio
 import os
 import sqlite3
 import sys
+from typing import TYPE_CHECKING
 
 from protocols import VERSION
 from protocols.errors import AtomizerError
 from runtime.config import ConfigError
 from runtime.home import EXIT_CONFIG, EXIT_PORT_TAKEN, HomeError, explain_os_error, find_home
+from runtime.leaving import leave
 from runtime.secrets import SecretError
+
+if TYPE_CHECKING:
+    from gateway.gateway import Gateway
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         from gateway.ledger.schema import SchemaError
 
         try:
-            asyncio.run(Gateway(home, options.agent).run())
+            asyncio.run(_run(Gateway(home, options.agent)))
         except PortTaken as error:
             return _say(error, EXIT_PORT_TAKEN)
         except SchemaError as error:
@@ -44,6 +49,11 @@ def main(argv: list[str] | None = None) -> int:
     except AtomizerError as error:
         return _say(error, 1)
     return 0
+
+
+async def _run(gateway: Gateway) -> None:
+    await gateway.run()
+    leave(0)
 
 
 def _say(problem: object, code: int) -> int:

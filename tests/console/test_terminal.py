@@ -11,8 +11,10 @@ import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from cluster.supervisors.supervisor import Answer, Request, short_path
 from tests.console.conftest import Fleet, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,6 +95,33 @@ async def test_a_person_delegates_reads_the_answer_and_leaves(fleet: Fleet, term
     await terminal.sees("ANSWER", "materials.md:12")
     await terminal.keys("q")
     assert "Traceback" not in await terminal.sees("left 0")
+
+
+async def test_leaving_waits_for_no_answer_of_the_supervisor(fleet: Fleet, terminal: Terminal) -> None:
+    """It was asked to stop an agent, which may take a minute; whoever leaves meanwhile has their shell back."""
+    asked: list[Request] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            request = msgspec.json.decode(line, type=Request)
+            if request.op == "list":
+                writer.write(msgspec.json.encode(Answer(ok=True, pid=os.getpid())) + b"\n")
+            else:
+                asked.append(request)
+
+    fleet.home.run.mkdir(exist_ok=True)
+    with short_path(fleet.home) as path:
+        server = await asyncio.start_unix_server(serve, path)
+    async with server:
+        command = f"cd {ROOT}; {sys.executable} -m console --home {fleet.home.root}; echo left $?; sleep 60"
+        await terminal.open(command, 80, 24)
+        await terminal.sees("3up", "webster", "? Help")
+        await terminal.keys("x")
+        await terminal.sees("Stop")
+        await terminal.keys("y")
+        await until(lambda: asked, 10)
+        await terminal.keys("q")
+        assert "Traceback" not in await terminal.sees("left 0", seconds=30)
 
 
 async def test_a_suspended_console_shows_the_gap_when_it_goes_on(fleet: Fleet, terminal: Terminal) -> None:

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from protocols.runs import Run, RunState
 from runtime.oauth.credential import Credential, CredentialFile
 from tests.conftest import ClusterHome
 from tests.e2e.models import ModelProcess, use_models
+from tests.gateway.obeying import wait_until
 from tests.gateway.process import running
 from tests.standins.models import ModelServer
 from tests.standins.models.script import Call, Fault, Match, Reply
@@ -129,6 +131,11 @@ def sign_in(home: ClusterHome, servers: Servers, *, lasts: float) -> Credential:
     return credential
 
 
+def children(pid: int) -> list[str]:
+    """Pids of what a process's threads have started."""
+    return [child for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()]
+
+
 def ask(gateway: Any, text: str = "Say something.") -> Run:
     run: Run = gateway.result(gateway.delegate(text), seconds=60)
     return run
@@ -157,6 +164,21 @@ def test_an_account_whose_token_has_ended_is_renewed_once_for_all_agents(make_ho
         logs = "".join(home.home.logs(agent).joinpath("gateway.jsonl").read_text() for agent in agents)
         for secret in (before.access_token, before.refresh_token, after.access_token, after.refresh_token):
             assert secret not in told + logs
+
+
+@pytest.mark.slow
+def test_a_gateway_that_waits_for_another_s_refresh_ends_when_it_is_told(make_home: MakeHome, servers: Servers) -> None:
+    """The helper waits a minute for the lock, and a thread of the gateway's for the helper: neither is waited for."""
+    home = make_home("webster")
+    configure(home, "webster", MODEL, extra=servers.toml)
+    sign_in(home, servers, lasts=-10)
+    with CredentialFile(home.home, "openai").locked(), running(home, "webster") as (gateway,):
+        run_id = gateway.delegate("Say something.")
+        wait_until(lambda: children(gateway.pid))
+        assert gateway.stop(seconds=35) == 0
+        assert gateway.sql("SELECT state FROM runs WHERE id = ?", run_id) == [("queued",)]
+    with running(home, "webster") as (gateway,):
+        assert gateway.result(run_id, seconds=60).text == "Hello from the plan."
 
 
 def test_a_token_refused_before_its_time_is_renewed_within_the_run(make_home: MakeHome, servers: Servers) -> None:
