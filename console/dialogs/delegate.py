@@ -13,7 +13,9 @@ from textual.containers import Vertical
 from textual.widgets import TextArea
 
 from console.dialogs.typing import TypingDialog
+from console.show import Segments
 from console.widgets.bars import Bar
+from console.widgets.lines import Page, wrap
 
 
 class Draft(msgspec.Struct):
@@ -66,12 +68,13 @@ class DelegateDialog(TypingDialog):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog delegate"):
             yield Bar(id="dialog-title")
+            yield Page(id="dialog-agents", make=self._names)
             yield TaskArea(self._draft.text, id="task", soft_wrap=True, compact=True, highlight_cursor_line=False)
             yield Bar(id="dialog-note")
             yield Bar(id="dialog-help")
 
     def on_mount(self) -> None:
-        who = self._agents[0] if len(self._agents) == 1 else f"{len(self._agents)} agents: {', '.join(self._agents)}"
+        who = self._agents[0] if len(self._agents) == 1 else f"{len(self._agents)} agents:"
         self.query_one("#dialog-title", Bar).set(((" Delegate to ", "head"), (who, "bold")))
         self.query_one("#dialog-note", Bar).set(((" " + "; ".join(self._notes), "warn"),) if self._notes else ())
         area = self.query_one(TaskArea)
@@ -79,17 +82,21 @@ class DelegateDialog(TypingDialog):
         area.move_cursor(area.document.end)
         self._help()
 
+    def _names(self, width: int) -> list[Segments]:
+        """Everybody who is to get it, where the title has no room for them."""
+        return wrap(", ".join(self._agents), width - 2, "bold", " ") if len(self._agents) > 1 else []
+
     def _help(self, problem: str = "") -> None:
         bar = self.query_one("#dialog-help", Bar)
         if problem:
             bar.set(((" " + problem, "bad"),))
             return
-        where = "and to its channel" if self._deliver else "only"
+        where = "to its channel too" if self._deliver else "only here"
         bar.set(
             (
                 (" enter", "key"), (" send  ", "dim"),
                 ("ctrl+j", "key"), (" new line  ", "dim"),
-                ("ctrl+d", "key"), (f" answer here {where}  ", "dim"),
+                ("ctrl+d", "key"), (f" answer {where}  ", "dim"),
                 ("esc", "key"), (" keep", "dim"),
             )
         )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
+from rich.cells import cell_len
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
@@ -61,7 +62,7 @@ class PickDialog(TypingDialog):
 
     def on_mount(self) -> None:
         self.query_one("#dialog-title", Bar).set(((f" {self._title}", "head"),))
-        self._help("enter chooses, esc leaves")
+        self._explain()
         typed = self.query_one(Input)
         typed.cursor_blink = False
         self.call_after_refresh(self._first)
@@ -85,25 +86,47 @@ class PickDialog(TypingDialog):
 
     def _line(self, choice: Choice, width: int) -> Segments:
         note = choice.blocked or choice.note
-        label = min(max((len(c.label) for c in self._shown), default=10) + 2, width * 2 // 3)
+        label = self._label_width(width)
         return (
             (" " + cut(choice.label, label, self.app.dots), "dim" if choice.blocked else ""),  # type: ignore[attr-defined]
-            (cut(note, width - label - 1, self.app.dots), "warn" if choice.blocked else "dim"),  # type: ignore[attr-defined]
+            (cut(note, self._note_room(width), self.app.dots), "warn" if choice.blocked else "dim"),  # type: ignore[attr-defined]
         )
+
+    def _label_width(self, width: int) -> int:
+        return min(max((len(c.label) for c in self._shown), default=10) + 2, width * 2 // 3)
+
+    def _note_room(self, width: int) -> int:
+        return width - self._label_width(width) - 1
+
+    def _chosen(self) -> Choice | None:
+        key = self.query_one(PickList).current
+        return next((c for c in self._shown if c.key == key), None)
 
     def action_move(self, lines: int) -> None:
         self.query_one(PickList).move(lines)
+
+    def on_line_list_moved(self) -> None:
+        self._explain()
+
+    def _explain(self) -> None:
+        """What stands under the list: the note of the line under the cursor where the line cuts it, else the keys."""
+        pane = self.query_one(PickList)
+        choice = self._chosen()
+        note = (choice.blocked or choice.note) if choice else ""
+        if choice is not None and note and cell_len(note) > self._note_room(max(20, pane.room - 2)):
+            self._help(note, "warn" if choice.blocked else "dim")
+        else:
+            self._help("enter chooses, esc leaves")
 
     def on_line_list_chosen(self) -> None:
         self.action_take()
 
     def action_take(self) -> None:
-        key = self.query_one(PickList).current
-        choice = next((c for c in self._shown if c.key == key), None)
+        choice = self._chosen()
         if choice is None:
             self._help("nothing fits; esc leaves")
         elif choice.blocked:
-            self._help(f"{choice.label} cannot be chosen: {choice.blocked}", "warn")
+            self._help(f"cannot be chosen: {choice.blocked}", "warn")
         else:
             self.dismiss(choice.key)
 

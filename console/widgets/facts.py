@@ -61,8 +61,11 @@ def agent_lines(
     lines += _model(status, width)
     lines += _heartbeat(status, now, width)
     spent = tokens(status.usage_today.input_tokens + status.usage_today.output_tokens)
-    lines += field("today", f"{status.runs_today} runs, {spent} tokens, {money(status.cost_today_usd)}", width)
-    for problem in status.failing:
+    lines += field(
+        "today", f"{plural(status.runs_today, 'run')}, {spent} tokens, {money(status.cost_today_usd)}", width
+    )
+    # What one that was stopped said while it drained is no news: it does nothing, as it was told to.
+    for problem in status.failing if agent.word != "stopped" else ():
         lines += field("failing", problem, width, "bad")
     if status.config_error:
         lines += field("config", f"reload refused: {status.config_error}", width, "bad")
@@ -71,7 +74,7 @@ def agent_lines(
     lines += _channels(status, now, width, full)
     lines += _reach(status, width, full)
     if status.dead_letters:
-        lines += field("undelivered", f"{status.dead_letters} dead letters", width, "warn")
+        lines += field("undelivered", plural(status.dead_letters, "dead letter"), width, "warn")
     lines += _runs(runs, deltas, now, width, 12 if full else 4, 30 if full else 12)
     if full:
         lines += _more(status, width)
@@ -114,7 +117,8 @@ def _heartbeat(status: AgentStatus, now: float, width: int) -> list[Segments]:
         return field("heartbeat", "off", width)
     text = f"{beat.state}, every {span(beat.every_seconds)}"
     if beat.last_at:
-        text += f", last {age(now - beat.last_at)}"
+        ago = age(now - beat.last_at)
+        text += f", last {ago if ago == 'now' else f'{ago} ago'}"
         text += f" ({beat.last_outcome})" if beat.last_outcome else ""
     if beat.reason:
         text += f": {beat.reason}"

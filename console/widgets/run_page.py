@@ -74,7 +74,8 @@ class RunPage:
     def _facts(self, run: Run) -> list[Segments]:
         width = self._width
         lines = field("from", f"{run.caller} ({run.source.value}, {run.name})", width)
-        times = f"{clock(run.created_at)}, {age(self._now - run.created_at)}"
+        ago = age(self._now - run.created_at)
+        times = f"{clock(run.created_at)}, {ago if ago == 'now' else f'{ago} ago'}"
         if run.started_at and run.finished_at:
             times += f"; ran {run.finished_at - run.started_at:.1f}s"
         lines += field("accepted", times, width)

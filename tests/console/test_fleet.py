@@ -9,18 +9,26 @@ import pytest
 from textual.events import Paste
 from textual.widgets import Input, TextArea
 
+from console.app import ConsoleApp
 from console.dialogs.confirm import ConfirmDialog, TypedConfirmDialog
-from console.dialogs.delegate import DelegateDialog
-from console.dialogs.pick import PickDialog, PickList
+from console.dialogs.delegate import DelegateDialog, Draft
+from console.dialogs.pick import Choice, PickDialog, PickList
 from console.rows import Link, WriteState
 from console.screens.run import RunScreen
 from console.screens.runs import RunList
 from console.widgets.bars import Bar
+from console.widgets.facts import agent_lines
 from protocols.runs import RunState
 from protocols.status import ChannelStatus, McpServerStatus, SkillStatus
 from tests.console.conftest import Fleet, settle, until
 from tests.console.looking import bar, key, page, table
 from tests.console.standin import make_run
+
+
+def _detail(app: ConsoleApp, name: str) -> list[str]:
+    """The text of an agent's detail pane."""
+    lines = agent_lines(app.store.agents[name], [], {}, app.store.clock(), 60, full=False)
+    return ["".join(text for text, _ in line) for line in lines]
 
 
 def _joined(lines: list[str], label: str) -> str:
@@ -185,6 +193,22 @@ class TestDelegating:
             await until(lambda: fleet["manager"].hooks and fleet["optimizer"].hooks)
             assert not fleet["webster"].hooks
 
+    @pytest.mark.parametrize("size", [(120, 40), (80, 24)])
+    async def test_who_gets_it_and_every_key_of_the_dialog_can_be_read(
+        self, fleet: Fleet, size: tuple[int, int]
+    ) -> None:
+        everybody = [f"an-agent-with-a-rather-long-{n}" for n in range(5)]
+        async with fleet.console(size) as (app, pilot):
+            app.push_screen(DelegateDialog(Draft(), everybody, []))
+            await until(lambda: isinstance(app.screen, DelegateDialog) and app.screen.focused)
+            await settle(app, pilot)
+            assert all(name in page(app) for name in everybody)
+            for _ in ("to its channel too", "only here"):
+                keys = app.screen.query_one("#dialog-help", Bar)
+                assert keys.text.endswith("esc keep")
+                assert len(keys.text) <= keys.size.width
+                await pilot.press("ctrl+d")
+
     async def test_unsent_text_survives_closing_the_dialog(self, fleet: Fleet) -> None:
         async with fleet.console() as (app, pilot):
             await pilot.press("d")
@@ -318,6 +342,8 @@ class TestProcesses:
                 SimpleNamespace(agent="webster", state="stopped", detail=""),
                 SimpleNamespace(agent="manager", state="backoff", detail="ended by SIGKILL"),
             ]
+            fleet["webster"].set(failing=["draining: no run starts until this gateway is restarted"])
+            await until(lambda: any("failing" in line for line in _detail(app, "webster")))
             for name in ("webster", "manager"):
                 await fleet[name].stop()
             await until(lambda: all(app.store.agents[n].link is Link.DOWN for n in ("webster", "manager")))
@@ -325,6 +351,7 @@ class TestProcesses:
             await settle(app, pilot)
             said = [f"{line.level} {line.agent} {line.text}" for line in app.store.log.lines]
             assert "info webster stopped" in said
+            assert not any("failing" in line for line in _detail(app, "webster"))
             assert not any("webster connection lost" in text or "webster down" in text for text in said)
             assert any(text.startswith("error manager down: ") for text in said)
 
@@ -360,6 +387,23 @@ class TestSteering:
             await pilot.pause()
             assert isinstance(app.screen, PickDialog)
             assert "cannot be chosen" in app.screen.query_one("#dialog-help", Bar).text
+
+    async def test_what_mends_a_choice_is_read_whole_under_the_list(self, fleet: Fleet) -> None:
+        mend = "no key: run `atomizer secrets set somebody`"
+        choices = [Choice("a", "anthropic/claude-with-a-long-name", blocked=mend), Choice("b", "b", "fits")]
+        async with fleet.console((80, 24)) as (app, pilot):
+            app.push_screen(PickDialog("Model", lambda _: choices, "", at="a"))
+            await until(lambda: isinstance(app.screen, PickDialog) and app.screen.focused)
+            await until(lambda: app.screen.query_one(PickList).keys)
+            await settle(app, pilot)
+            under = app.screen.query_one("#dialog-help", Bar)
+            assert mend not in "\n".join(app.screen.query_one(PickList).text_lines())
+            assert mend in under.text
+            await pilot.press("enter")
+            assert mend in under.text
+            assert len(under.text) <= under.size.width
+            await pilot.press("down")
+            await until(lambda: under.text == " enter chooses, esc leaves")
             assert not fleet["manager"].calls
 
     async def test_the_heartbeat_is_changed_and_undone_and_beats_now(self, fleet: Fleet) -> None:
