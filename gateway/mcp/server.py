@@ -31,6 +31,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 300.0
 STEADY_SECONDS = 60.0
 """A server that was up so long starts again with the first pause."""
 CONNECT_SECONDS = 60.0
+LEAVE_SECONDS = 2.0
+"""A server over HTTP has so long to hear that its session ends; the SDK waits as long as for a stream's next word."""
 LOOK_SECONDS = 60.0
 """A server over HTTP is asked for its tools so often, which also tells whether it is there."""
 WAIT_SECONDS = 30.0
@@ -207,6 +209,7 @@ class McpServer:
             client = await stack.enter_async_context(
                 sdk.create_mcp_http_client(headers=self.launcher.headers(self.name, self.table))
             )
+            client.event_hooks = {"request": [_end_soon]}
             return sdk.streamable_http_client(self.table.url, http_client=client)
         launch = await asyncio.to_thread(self.launcher.prepare, self.name, self.table)
         errors = await stack.enter_async_context(self._stderr_pipe())
@@ -305,3 +308,8 @@ class McpServer:
             return f"it did not answer within {CONNECT_SECONDS:.0f} s{said}"
         text = " ".join(str(error).split())[:300] or type(error).__name__
         return self._redact(f"{text}{said}")
+
+
+async def _end_soon(request: Any) -> None:
+    if request.method == "DELETE":
+        request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), LEAVE_SECONDS)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import http.server
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -53,7 +57,7 @@ def webster(log: Path) -> Iterator[Hands]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    http = subprocess.Popen([sys.executable, "-m", "tests.standins.mcp_server", "--http", str(port)], cwd=ROOT)
+    remote = subprocess.Popen([sys.executable, "-m", "tests.standins.mcp_server", "--http", str(port)], cwd=ROOT)
     workspace = home.home.workspace("webster")
     calls = workspace / "calls.log"
     calls.touch()
@@ -80,9 +84,63 @@ def webster(log: Path) -> Iterator[Hands]:
             finally:
                 del os.environ["FLAVOUR"], os.environ["A_KEY_OF_THE_SHELL"]
     finally:
-        http.kill()
-        http.wait()
+        remote.kill()
+        remote.wait()
         home.close()
+
+
+class Mute(http.server.BaseHTTPRequestHandler):
+    """A server with sessions, as most are: all is well until one is to end."""
+
+    protocol_version = "HTTP/1.1"
+    ending: ClassVar[threading.Event]
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        told: dict[str, object] = {"error": {"code": -32601, "message": "Method not found"}}
+        if asked["method"] == "initialize":
+            version = asked["params"]["protocolVersion"]
+            info = {"name": "mute", "version": "1"}
+            told = {"result": {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": info}}
+        elif asked["method"] == "tools/list":
+            told = {"result": {"tools": []}}
+        body = json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}).encode() if "id" in asked else b""
+        self.send_response(200 if body else 202)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.send_header("mcp-session-id", "the-session")
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_DELETE(self) -> None:
+        self.ending.set()
+        time.sleep(120)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def mute_server() -> Iterator[int]:
+    """Its port."""
+    Mute.ending = threading.Event()
+    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Mute)
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made.server_port
+    made.shutdown()
+
+
+def test_a_server_that_does_not_let_go_holds_up_no_stop(
+    make_home: Callable[..., ClusterHome], mute_server: int
+) -> None:
+    """It is told that the session ends. Its answer would be waited for as long as for a stream's next word."""
+    home = make_home("webster")
+    path = home.home.instance_toml("webster")
+    path.write_text(path.read_text() + f'\n[mcp.remote]\nurl = "http://127.0.0.1:{mute_server}/mcp"\n')
+    with running(home, "webster") as (gateway,):
+        ready(gateway, "remote")
+        assert gateway.stop(seconds=20) == 0
+        assert Mute.ending.is_set()
 
 
 class TestCalls:
