@@ -241,3 +241,14 @@ class TestLife:
         gate.open.set()
         assert asyncio.run(writer.submit(insert(2))) == 2
         assert stored(writer.path) == [1, 2]
+
+    def test_a_loop_that_closes_before_it_has_handed_over_keeps_nobody_waiting(self, writer: SqliteWriter) -> None:
+        loop = asyncio.new_event_loop()
+        submitting = writer.submit(insert(1))
+        loop.call_soon(submitting.send, None)
+        loop.call_soon(loop.stop)
+        loop.run_forever()  # one turn: what would hand it over in the next is dropped with the loop
+        loop.close()
+        submitting.close()
+        assert asyncio.run(asyncio.wait_for(writer.submit(insert(2)), 5)) == 2
+        assert stored(writer.path) == [1, 2]
