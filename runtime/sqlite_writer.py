@@ -85,7 +85,7 @@ class SqliteWriter:
             raise self._failure
 
     async def submit(self, operation: Operation[T]) -> T:
-        """Run `operation` and return its result once it is on disk. Always called from the same loop.
+        """Run `operation` and return its result once it is on disk. Called from one thread, whichever loop it runs.
 
         Raises what the operation raised, DiskFull, or WriterClosed. Cancelling the caller does not undo it.
         """
@@ -93,7 +93,7 @@ class SqliteWriter:
             raise WriterClosed("the ledger is closed; the gateway is stopping")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        if not self._gathered:
+        if not self._gathered or self._gathered[-1].loop is not loop:  # a loop that has closed gathers no more
             loop.call_soon(self._gather, loop, 0, 0)
         self._gathered.append(_Job(operation, loop, future))
         return await future
