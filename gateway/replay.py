@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
         if recording.format != FORMAT:
             raise DecodeError(str(options.file), f"format {recording.format} is not known here; {FORMAT} is")
     except (OSError, DecodeError) as error:
-        print(f"atomizer: {error}", file=sys.stderr)
+        print(f"atomizer: no recorded run: {error}; `atomizer run export RUN_ID` saves one", file=sys.stderr)
         return 2
     for line in describe(recording):
         print(line)

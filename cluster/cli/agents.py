@@ -54,6 +54,8 @@ def add_agent(
     from cluster import membership
     from cluster.cli.access import reload_gateways
 
+    if like is not None:
+        like = call.agent(like).name
     added, base = membership.add(call.cluster, name, title=title, like=like, model=model, port=port)
     _forget_cache(call)
     reload_gateways(call)

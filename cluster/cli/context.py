@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 _STEERING = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 """What JSON lets stand as it is, and a terminal obeys or turns around; below a space it is escaped by itself."""
 
+_LISTED_BY = {
+    "unknown_session": "sessions {}",
+    "unknown_schedule": "schedule {}",
+    "unknown_letter": "deadletters {}",
+    "unknown_run": "runs {}",
+}
+"""Code of a refusal -> the command that shows what there is, for those whose message names the HTTP call."""
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -44,6 +52,8 @@ class Invocation:
     def __init__(self) -> None:
         self.home_given: Path | None = None
         self.json = False
+        self._asked: str | None = None
+        """The agent that was asked last."""
 
     @property
     def home(self) -> Home:
@@ -104,8 +114,40 @@ class Invocation:
         from runtime.secrets import Secrets
 
         spec = self.agent(name)
+        self._asked = name
         host = "127.0.0.1" if spec.host in ("0.0.0.0", "::") else spec.host
         return Ask(spec.port, Secrets(self.home).token("operator"), host=host, timeout=timeout)
+
+    def why_down(self, name: str) -> str | None:
+        """Why nobody is going to start this agent, in a few words; None if the supervisor looks after it."""
+        from cluster.supervisors.supervisor import SupervisorError
+
+        try:
+            child = next((child for child in self.supervisor().list() if child.agent == name), None)
+        except SupervisorError:
+            child = None
+        if child is None:
+            return "the cluster is not running"
+        if child.desired == "stopped" or child.state in ("crash-loop", "config-error"):
+            return child.state + (f": {child.detail}" if child.detail else "")
+        return None
+
+    def explain(self, error: AtomizerError) -> str:
+        """What is told of an error that ends the command: with the next command to type, where the error knows only
+        of a port or of an HTTP call."""
+        from protocols.errors import ProtocolError, Unreachable
+
+        agent = self._asked
+        if agent is None:
+            return str(error)
+        if isinstance(error, Unreachable):
+            if why := self.why_down(agent):
+                return f"{agent} is down ({why}); `atomizer start {agent}`"
+            return f"{agent}: {error}; `atomizer status` says how it stands"
+        if isinstance(error, ProtocolError) and error.code in _LISTED_BY:
+            listing = _LISTED_BY[error.code].format(agent)
+            return f"{str(error).partition('; GET ')[0]}; `atomizer {listing}` lists what there is"
+        return str(error)
 
     def answer(self, document: Any, text: str | Callable[[], str]) -> None:
         """The result: one JSON document with --json, else `text`."""

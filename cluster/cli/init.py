@@ -27,7 +27,8 @@ def init(call: Invocation, ports: int | None) -> None:
 
     def text() -> str:
         if not founded.created:
-            return f"{founded.home} is complete; nothing was changed"
+            kept = "; --ports counts only when a home is made" if ports is not None else ""
+            return f"{founded.home} is complete; nothing was changed{kept}"
         what = "completed" if founded.had_cluster else "made"
         lines = [f"{what} {founded.home}: {len(founded.agents)} agents, {len(founded.created)} files"]
         if founded.had_cluster and ports is not None:

@@ -160,7 +160,10 @@ def _console(call: Invocation, names: list[str], limit: int) -> None:
     width = max(map(len, names), default=0)
     call.answer(
         {"ok": True, "console": found},
-        lambda: "\n".join(f"{name.ljust(width)}  {line}" for name, lines in found.items() for line in lines),
+        lambda: (
+            "\n".join(f"{name.ljust(width)}  {line}" for name, lines in found.items() for line in lines)
+            or "nothing was printed outside the logs"
+        ),
     )
 
 

@@ -63,8 +63,7 @@ class LazyGroup(click.Group):
             from protocols.decoding import nearest
 
             close = nearest(args[0], COMMANDS)
-            hint = f"did you mean `{close}`?" if close else "see `atomizer --help`"
-            ctx.fail(f"no command {args[0]!r}; {hint}")
+            ctx.fail(f"no command {args[0]!r}" + (f"; did you mean `{close}`?" if close else ""))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -95,8 +94,9 @@ def atomizer(context: click.Context) -> None:
 def main() -> None:
     """Run the command line; ends the process with one of `exits`."""
     as_json = "--json" in sys.argv
+    call = Invocation()
     try:
-        code = atomizer.main(prog_name="atomizer", standalone_mode=False)
+        code = atomizer.main(prog_name="atomizer", standalone_mode=False, obj=call)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help() if error.ctx else error.format_message(), err=True)
         sys.exit(exits.USAGE)
@@ -109,7 +109,7 @@ def main() -> None:
         sys.exit(exits.INTERRUPTED)
     except AtomizerError as error:
         exit_code, word = classify(error)
-        fail(str(error), exit_code, word, as_json)
+        fail(call.explain(error), exit_code, word, as_json)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(exits.OK)

@@ -54,6 +54,8 @@ def schedule(
     if action != "list" and not what:
         needed = "the work, in quotes" if action == "add" else "a schedule's ID"
         raise click.UsageError(f"{action} needs {needed}", click.get_current_context())
+    if action == "add" and sum(value is not None for value in (at, every, cron)) != 1:
+        raise click.UsageError("give one of --at TIME, --every SPAN, --cron FIELDS", click.get_current_context())
     ask = call.ask(agent)
     path = f"/schedules/{quote(what or '', safe='')}"
     if action == "list":

@@ -148,6 +148,8 @@ def row(spec: AgentSpec, child: ChildState | None, answer: AgentStatus | str | N
             made.notes.append(f"still on port {child.port}; `atomizer restart {spec.name}` moves it to {spec.port}")
         if child.state not in ("up", "starting", "stopping", "stopped"):
             made.notes.append(_mend(child))
+        if child.state == "stopped" and spec.enabled and not child.detail:
+            made.notes.append(f"stopped; `atomizer start {spec.name}`")
     if child is None and answer is not None and not isinstance(answer, str):
         made.notes.append("runs without a supervisor")
         _fill(made, answer)

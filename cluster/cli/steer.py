@@ -33,6 +33,9 @@ def model(call: Invocation, agent: str, model: str | None, reset: bool) -> None:
     ask = call.ask(agent)
     if model or reset:
         changed = ask.send("PUT", "/control/model", ModelChange(model=None if reset else model), ModelChanged)
+        if changed.model == changed.previous:
+            call.answer(changed, f"{agent}: {changed.model} as before; nothing was changed")
+            return
         back = f"atomizer model {agent} {changed.undo or '--undo'}"
         call.answer(changed, f"{agent}: {changed.previous} -> {changed.model}, from its next turn (back: {back})")
         return

@@ -39,10 +39,12 @@ def usage(call: Invocation, agents: tuple[str, ...], days: int) -> None:
     for name in dict.fromkeys(names):
         try:
             reports.append(call.ask(name).get(f"/usage?days={days}", UsageReport))
-        except Unreachable as error:
-            silent.append(name)
+        except Unreachable:
             if agents:
-                raise CommandFailure(f"{name}: {error}", exits.UNREACHABLE, "unreachable") from None
+                raise
+            silent.append(name)
+    if not reports:
+        raise CommandFailure("no agent answers; `atomizer up` starts them", exits.UNREACHABLE, "unreachable")
     if silent:
         call.note(f"not counted, because nobody answers: {', '.join(silent)}")
     call.answer({"ok": True, "days": days, "agents": reports, "unreachable": silent}, lambda: _text(reports, days))

@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 POLL_SECONDS = 20.0
 """One long poll; a gateway answers earlier when the run ends."""
+FIRST_POLL_SECONDS = 2.0
+"""The first one, so that who waits soon hears why there is no answer."""
 ABSENCE_SECONDS = 90.0
 """How long a gateway may be away while we wait: its restart with the longest backoff, and some."""
 
@@ -59,6 +61,7 @@ def delegate(
       atomizer delegate webster "nightly check" --key nightly-2026-11-25
     """
     from protocols.hooks import AgentAccepted, AgentHook
+    from protocols.runs import RunState
 
     message = sys.stdin.read() if text == "-" else text
     if not message.strip():
@@ -78,6 +81,8 @@ def delegate(
     accepted = _retrying(
         call, agent, lambda: ask.send("POST", "/hooks/agent", hook, AgentAccepted), ABSENCE_SECONDS if wait else 1.0
     )
+    if key and RunState(accepted.status).ended:
+        call.note(f"the key {key} names this run already; no other was begun")
     if not wait:
         call.answer(
             accepted, f"{accepted.run_id} {accepted.status} (atomizer run show {accepted.run_id} --agent {agent})"
@@ -95,11 +100,14 @@ def delegate(
 
 def wait_for(call: Invocation, agent: str, run_id: str, until: float | None) -> Run:
     """The run once it has ended, through restarts of its gateway; raises CommandFailure at `until` (monotonic)."""
-    from protocols.runs import Run
+    from protocols.runs import Run, RunState
 
     ask = call.ask(agent)
+    told: set[str] = set()
+    poll = FIRST_POLL_SECONDS
     while True:
-        left = POLL_SECONDS if until is None else min(POLL_SECONDS, until - time.monotonic())
+        left = poll if until is None else min(poll, until - time.monotonic())
+        poll = POLL_SECONDS
         if left <= 0:
             raise CommandFailure(
                 f"{run_id} has not ended in time and goes on; see `atomizer run show {run_id} --agent {agent}`",
@@ -111,6 +119,10 @@ def wait_for(call: Invocation, agent: str, run_id: str, until: float | None) -> 
         assert isinstance(run, Run)
         if run.state.ended:
             return run
+        if run.state is RunState.WAITING and run.reason not in told:
+            told.add(run.reason)
+            mend = "; `atomizer approvals` shows what a person is asked" if run.reason.startswith("approval ") else ""
+            call.note(f"{run_id} is waiting: {run.reason}{mend}")
 
 
 def _retrying(call: Invocation, agent: str, attempt: Callable[[], T], patience: float) -> T:
@@ -132,14 +144,7 @@ def _retrying(call: Invocation, agent: str, attempt: Callable[[], T], patience: 
 
 def _raise_if_down(call: Invocation, agent: str) -> None:
     """Raises CommandFailure if nobody is going to start this agent."""
-    from cluster.supervisors.supervisor import SupervisorError
-
-    try:
-        child = next((child for child in call.supervisor().list() if child.agent == agent), None)
-    except SupervisorError:
-        child = None
-    if child is None or child.desired == "stopped" or child.state in ("crash-loop", "config-error"):
-        why = f"{child.state}{f': {child.detail}' if child.detail else ''}" if child else "the cluster is not running"
+    if why := call.why_down(agent):
         raise CommandFailure(f"{agent} is down ({why}); `atomizer start {agent}`", exits.UNREACHABLE, "agent_down")
 
 

@@ -32,7 +32,9 @@ class Listing(msgspec.Struct, kw_only=True):
 async def list_channels(api_base: str, tokens: Sequence[tuple[str, str]], guild: str | None) -> Listing:
     """The server's channels, as the first bot that can sees them. `tokens`: (agent, token). `guild`: an id, or None for
     the only one there is. Raises Trouble with the reason of the last bot that could not."""
-    trouble = Trouble("no_token", "no agent has a bot yet", f"make one at {PORTAL}, then: atomizer secrets set")
+    trouble = Trouble(
+        "no_token", "no agent has a bot yet", f"make one at {PORTAL}, then: atomizer secrets set AGENT discord"
+    )
     for agent, token in tokens:
         async with Bot(api_base) as bot:
             try:

@@ -170,6 +170,9 @@ def test_waiting_goes_on_through_a_restart_of_the_gateway(make_home: Make) -> No
         (["logs", "--since", "yesterday"], 2, "usage"),
         (["token", "nobody"], 78, "no_secret"),
         (["restart"], 2, "usage"),
+        (["agent", "add", "scout", "--like", "wobster"], 2, "no_such_agent"),
+        (["schedule", "webster", "add", "look around"], 2, "usage"),
+        (["sessions", "webster", "no-such-session"], 4, "unknown_session"),
     ],
 )
 def test_failures_have_stable_codes(shared_cluster: ClusterHome, arguments: list[str], code: int, word: str) -> None:
@@ -185,12 +188,91 @@ def test_failures_have_stable_codes(shared_cluster: ClusterHome, arguments: list
     assert plain.stderr.count("\n") == 1
 
 
-def test_asking_an_agent_that_is_down_is_3(make_home: Make) -> None:
-    home = make_home("webster")
-    assert home.run("model", "webster").returncode == 3
-    done = home.run("delegate", "webster", "hi", "--json")
+@pytest.mark.parametrize(
+    ("arguments", "next_command"),
+    [
+        (["sessions", "webster", "no-such-session"], "`atomizer sessions webster`"),
+        (["schedule", "webster", "remove", "no-such-schedule"], "`atomizer schedule webster`"),
+        (["no-such-command"], "see `atomizer --help`"),
+        (["run", "replay", __file__], "`atomizer run export RUN_ID`"),
+    ],
+    ids=lambda a: a[0] if isinstance(a, list) else "",
+)
+def test_a_refusal_ends_with_the_next_command_once(
+    shared_cluster: ClusterHome, arguments: list[str], next_command: str
+) -> None:
+    said = shared_cluster.run(*arguments).stderr
+    assert said.count(next_command.strip("`").split("see ")[-1]) == 1, said
+    assert next_command in said
+    assert "GET /" not in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["delegate", "webster", "hi"], ["model", "webster"], ["sessions", "webster"], ["usage", "webster"]],
+    ids=lambda a: a[0],
+)
+def test_asking_an_agent_that_is_down_is_3_and_says_how_to_start_it(make_home: Make, arguments: list[str]) -> None:
+    done = make_home("webster").run(*arguments, "--json")
     assert done.returncode == 3
-    assert "atomizer start webster" in json.loads(done.stdout)["error"]["message"]
+    assert "`atomizer start webster`" in json.loads(done.stdout)["error"]["message"]
+
+
+def test_usage_of_nobody_is_no_usage_of_nothing(make_home: Make) -> None:
+    done = make_home("webster").run("usage")
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "`atomizer up`" in done.stderr
+
+
+def test_an_agent_that_was_stopped_says_so_and_how_to_start_it(standin_home: Make) -> None:
+    home = standin_home("manager", "webster")
+    home.cli("start")
+    home.cli("stop", "webster")
+    lines = home.cli("status").splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("x down"))
+    assert "webster" in lines[at]
+    assert lines[at + 1].strip() == "stopped; `atomizer start webster`"
+
+
+def test_undoing_no_swap_says_that_nothing_changed(shared_cluster: ClusterHome) -> None:
+    assert "nothing was changed" in shared_cluster.cli("model", "webster", "--undo")
+
+
+def test_what_printed_nothing_outside_its_log_says_so(make_home: Make) -> None:
+    assert make_home("webster").cli("logs", "webster", "--console").strip() == "nothing was printed outside the logs"
+
+
+def test_a_key_that_names_a_run_already_is_said(shared_cluster: ClusterHome) -> None:
+    shared_cluster.cli("delegate", "webster", "status", "--key", "said", "--wait")
+    done = shared_cluster.run("delegate", "webster", "another thing", "--key", "said")
+    assert "the key said names this run already" in done.stderr
+
+
+def test_who_waits_for_an_answer_hears_that_a_person_is_asked(make_home: Make) -> None:
+    home = make_home("webster")
+    instance = home.home.instance_toml("webster")
+    instance.write_text(instance.read_text().replace("deny = []", 'deny = []\nask = ["memory_write"]'))
+    home.cli("start")
+    waiting = subprocess.Popen(
+        [sys.executable, "-P", "-m", "cluster.cli", "delegate", "webster", "remember the kiln", "--wait"],
+        env={**os.environ, "ATOMIZER_HOME": str(home.root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert waiting.stderr is not None
+    try:
+        note = waiting.stderr.readline()
+        assert "is waiting: approval ap-" in note
+        assert "`atomizer approvals`" in note
+        (asked,) = home.json("approvals")["approvals"]
+        home.cli("approvals", "approve", asked["id"])
+        out, _ = waiting.communicate(timeout=60)
+    finally:
+        waiting.kill()
+    assert waiting.returncode == 0
+    assert "Remembered" in out
 
 
 def test_no_home_is_said_with_the_command_that_makes_one(tmp_path: object) -> None:
