@@ -64,6 +64,14 @@ class Secrets:
             os.chmod(folder, 0o700)
         write_atomic(path, value + "\n", mode=0o600)
 
+    def remove(self, owner: str, name: str) -> bool:
+        """Delete a secret; false if there was none."""
+        try:
+            self.path(owner, name).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
     def list(self) -> list[tuple[str, str]]:
         """(owner, name) of every secret, sorted; never a value."""
         if not self._folder.is_dir():

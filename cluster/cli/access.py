@@ -31,12 +31,13 @@ def token(call: Invocation, name: str) -> None:
 @click.group()
 @shared_options
 def secrets() -> None:
-    """Store keys; list which are there.
+    """Store keys; list which are there; remove one.
 
     \b
     Examples:
       atomizer secrets set anthropic
       atomizer secrets list
+      atomizer secrets remove anthropic
     """
 
 
@@ -97,13 +98,43 @@ def set_secret(call: Invocation, owner: str, name: str | None) -> None:
             )
     store.set(owner, name, value)
     reloaded, failed = reload_gateways(call)
-    lines = [f"stored {owner}/{name}" + (f"; {len(reloaded)} running agents have read it" if reloaded else "")]
+    lines = [f"stored {owner}/{name}" + (f"; {_running(reloaded)} read it" if reloaded else "")]
     lines += [f"{agent}: {why}" for agent, why in failed.items()]
     if owner in providers and cluster.file.models.profile == "offline":
         lines.append(
             f'the profile is still offline: set profile = "live" under [models] in {call.home.cluster_toml}, '
             "then `atomizer restart --all`"
         )
+    call.answer({"ok": True, "owner": owner, "name": name, "reloaded": reloaded, "failed": failed}, "\n".join(lines))
+
+
+@secrets.command("remove")
+@click.argument("owner")
+@click.argument("name", required=False)
+@shared_options
+@pass_invocation
+def remove_secret(call: Invocation, owner: str, name: str | None) -> None:
+    """Delete one secret, and have running agents forget it. NAME is an api-key if it is left out.
+
+    \b
+    Examples:
+      atomizer secrets remove anthropic
+      atomizer secrets remove webster discord
+    """
+    from runtime.secrets import API_KEY, TOKEN, Secrets
+
+    name = name or API_KEY
+    if name == TOKEN:
+        raise CommandFailure(
+            "tokens are not removed: docs/security.md says how one is renewed, and `atomizer agent remove` forgets one",
+            exits.USAGE,
+            "usage",
+        )
+    if not Secrets(call.home.require()).remove(owner, name):
+        raise CommandFailure(f"there is no secret {owner}/{name}; `atomizer secrets list`", exits.USAGE, "no_secret")
+    reloaded, failed = reload_gateways(call)
+    lines = [f"removed {owner}/{name}" + (f"; {_running(reloaded)} forgotten it" if reloaded else "")]
+    lines += [f"{agent}: {why}" for agent, why in failed.items()]
     call.answer({"ok": True, "owner": owner, "name": name, "reloaded": reloaded, "failed": failed}, "\n".join(lines))
 
 
@@ -124,6 +155,11 @@ def list_secrets(call: Invocation) -> None:
         {"ok": True, "secrets": [{"owner": owner, "name": name} for owner, name in found]},
         "\n".join(f"{owner}/{name}" for owner, name in found) or "no secrets yet",
     )
+
+
+def _running(agents: list[str]) -> str:
+    """Who has done it: the beginning of a sentence."""
+    return "1 running agent has" if len(agents) == 1 else f"{len(agents)} running agents have"
 
 
 def running_agents(call: Invocation) -> list[str]:

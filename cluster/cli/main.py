@@ -37,7 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "token": ("access", "Print a token, for curl."),
     "login": ("login", "Sign in to a provider with an account."),
     "logout": ("login", "Forget a provider's account."),
-    "secrets": ("access", "Store keys; list which are there."),
+    "secrets": ("access", "Store, list and remove keys."),
 }
 """Name -> (module in this package, the line shown in the help)."""
 

@@ -138,6 +138,24 @@ def test_secrets_are_stored_and_never_shown(make_home: Make) -> None:
     assert (home.home.secrets / "anthropic" / "api-key").stat().st_mode & 0o777 == 0o600
 
 
+def test_a_secret_is_removed_and_running_agents_forget_it(make_home: Make) -> None:
+    home = make_home("webster")
+    home.cli("start")
+    home.cli("secrets", "set", "anthropic", stdin="sk-ant-a-very-secret-key\n")
+
+    def usable() -> bool:
+        choices = home.json("model", "webster")["model"]["choices"]
+        return next(choice["available"] for choice in choices if choice["id"].startswith("anthropic/"))
+
+    assert usable()
+    assert "1 running agent has forgotten it" in home.cli("secrets", "remove", "anthropic")
+    assert not usable()
+    assert "anthropic" not in home.cli("secrets", "list")
+    for arguments in (["anthropic"], ["webster", "token"], ["../run", "x"]):
+        assert home.run("secrets", "remove", *arguments).returncode in (2, 78)
+    assert "webster/token" in home.cli("secrets", "list")
+
+
 def test_waiting_goes_on_through_a_restart_of_the_gateway(make_home: Make) -> None:
     home = make_home("webster")
     home.cli("start")
