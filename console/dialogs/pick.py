@@ -126,7 +126,9 @@ class PickDialog(TypingDialog):
         if choice is None:
             self._help("nothing fits; esc leaves")
         elif choice.blocked:
-            self._help(f"cannot be chosen: {choice.blocked}", "warn")
+            said = f"cannot be chosen: {choice.blocked}"
+            fits = cell_len(said) < self.query_one("#dialog-help", Bar).size.width
+            self._help(said if fits else choice.blocked, "bad")  # what mends it matters more
         else:
             self.dismiss(choice.key)
 

@@ -389,7 +389,7 @@ class TestSteering:
             assert "cannot be chosen" in app.screen.query_one("#dialog-help", Bar).text
 
     async def test_what_mends_a_choice_is_read_whole_under_the_list(self, fleet: Fleet) -> None:
-        mend = "no key: run `atomizer secrets set somebody`"
+        mend = "no key: run `atomizer secrets set somebody`, or `atomizer login them`"
         choices = [Choice("a", "anthropic/claude-with-a-long-name", blocked=mend), Choice("b", "b", "fits")]
         async with fleet.console((80, 24)) as (app, pilot):
             app.push_screen(PickDialog("Model", lambda _: choices, "", at="a"))
