@@ -78,10 +78,11 @@ class ChildStore:
         )
 
 
-def call_off(db: sqlite3.Connection, run_id: str, state: RunState, now: float) -> None:
+def call_off(db: sqlite3.Connection, run_id: str, state: RunState, now: float) -> list[str]:
     """A run that ended so, without an answer, has what it gave to others cancelled there, as an effect of its end.
 
-    All of it if the run was cancelled; else what it waited for. The rest was given to be done in any case.
+    All of it if the run was cancelled; else what it waited for. The rest was given to be done in any case. The
+    children's ids.
     """
     rows = db.execute(
         "SELECT run_id, agent FROM children WHERE parent_run_id = ? AND state IN ('queued', 'running', 'waiting')"
@@ -92,6 +93,7 @@ def call_off(db: sqlite3.Connection, run_id: str, state: RunState, now: float) -
         add_effect(
             db, run_id, NewEffect(key=f"{child}/cancel", kind="cancel", payload={"runId": child}, target=agent), now
         )
+    return [child for child, _ in rows]
 
 
 class ChildReader:

@@ -260,18 +260,26 @@ class Ledger:
 
         return await self.writer.submit(operation)
 
-    async def add_child(self, parent_run_id: str, child: ChildRun, *, awaited: bool) -> None:
-        """Write what a run gave to another agent; `awaited`: it is for that run alone, and of no use without it."""
+    async def add_child(self, parent_run_id: str, child: ChildRun, *, awaited: bool) -> bool:
+        """Write what a run gave to another agent; `awaited`: it is for that run alone, and of no use without it.
+
+        True if the run has ended meanwhile and the child is to be cancelled, which then is an effect already.
+        """
         now = self._clock()
-        await self.writer.submit(
-            lambda db: (
-                db.execute(
-                    "INSERT INTO children(run_id, parent_run_id, agent, task, state, created_at, awaited)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(run_id) DO NOTHING",
-                    (child.run_id, parent_run_id, child.agent, child.task, child.state, now, awaited),
-                ).rowcount
+
+        def operation(db: sqlite3.Connection) -> bool:
+            db.execute(
+                "INSERT INTO children(run_id, parent_run_id, agent, task, state, created_at, awaited)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT(run_id) DO NOTHING",
+                (child.run_id, parent_run_id, child.agent, child.task, child.state, now, awaited),
             )
-        )
+            row = db.execute("SELECT state FROM runs WHERE id = ?", (parent_run_id,)).fetchone()
+            state = RunState(row[0]) if row else RunState.RUNNING
+            if not state.ended or state is RunState.SUCCEEDED:
+                return False
+            return child.run_id in call_off(db, parent_run_id, state, now)
+
+        return await self.writer.submit(operation)
 
     async def update_child(self, run_id: str, agent: str, state: str, text: str, error: str | None) -> bool:
         """Write how a delegated run stands; False if `agent` was never given such a run from here."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any
 
 import msgspec
@@ -49,6 +49,7 @@ class Delegate(BaseTool):
     def __init__(self, peers: Peers, ledger: Ledger) -> None:
         self._peers = peers
         self._ledger = ledger
+        self._attempts: set[asyncio.Task[str]] = set()
 
     async def call(self, context: ToolContext, arguments: dict[str, Any]) -> str:
         asked: DelegateArguments = decode_arguments(DelegateArguments, arguments, "delegate")
@@ -76,11 +77,8 @@ class Delegate(BaseTool):
             deadline=min(filter(None, (deadline, context.run.deadline)), default=None),
             deliver=False,
         )
-        run_id = await self._hand_over(asked.agent, lambda: client.delegate(hook))
-        await self._ledger.add_child(
-            context.run.run_id,
-            ChildRun(run_id=run_id, agent=asked.agent, task=one_line(asked.task), state=RunState.QUEUED.value),
-            awaited=deadline is not None,
+        run_id = await self._hand_over(
+            context, client, asked.agent, lambda: client.delegate(hook), one_line(asked.task), deadline is not None
         )
         log.info("delegated to %s: %s", asked.agent, run_id)
         return run_id
@@ -113,13 +111,33 @@ class Delegate(BaseTool):
             hint = f"did you mean {close}?" if close else f"there are: {', '.join(self._peers.known())}"
             raise ToolError(f"there is no agent {agent!r}; {hint}", "no_such_agent") from None
 
-    async def _hand_over(self, agent: str, send: Callable[[], Awaitable[AgentAccepted]]) -> str:
-        """Hand the task over with `send`; a receiver that is just restarting is tried again. Its run's id."""
+    async def _hand_over(
+        self,
+        context: ToolContext,
+        client: GatewayClient,
+        agent: str,
+        send: Callable[[], Awaitable[AgentAccepted]],
+        task: str,
+        awaited: bool,
+    ) -> str:
+        """Hand the task over with `send`; a receiver that is just restarting is tried again. Its run's id.
+
+        It is written as a child then, called `task` in one line.
+        """
+
+        async def attempt() -> str:
+            run_id = (await send()).run_id
+            child = ChildRun(run_id=run_id, agent=agent, task=task, state=RunState.QUEUED.value)
+            if await self._ledger.add_child(context.run.run_id, child, awaited=awaited):
+                log.info("%s has ended: %s on %s is cancelled", context.run.run_id, run_id, agent)
+                await client.cancel(run_id)
+            return run_id
+
         until = time.monotonic() + UNREACHABLE_SECONDS
         pause = 0.2
         while True:
             try:
-                return (await send()).run_id
+                return await self._see_through(attempt())
             except ProtocolError as error:
                 if error.status not in (503, 507, 429):
                     raise ToolError(f"{agent} refused it: {error.message}", error.code) from None
@@ -130,6 +148,18 @@ class Delegate(BaseTool):
                 raise ToolError(f"{agent} cannot be reached: {problem}", "unreachable") from None
             await asyncio.sleep(pause)
             pause = min(5.0, pause * 2)
+
+    async def _see_through(self, attempt: Coroutine[Any, Any, str]) -> str:
+        """Its result; if our run ends meanwhile, it goes on: what a receiver accepts must be known, and cancelled."""
+        task = asyncio.create_task(attempt)
+        self._attempts.add(task)
+        task.add_done_callback(self._forget)
+        return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[str]) -> None:
+        self._attempts.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("not handed over: %s", error)
 
     async def _await_end(self, client: GatewayClient, agent: str, run_id: str, seconds: float) -> Run:
         """Wait for the child's end, over restarts of its gateway."""

@@ -10,7 +10,7 @@ import msgspec
 from gateway.agent.tool import ToolContext, ToolError, decode_arguments, spec_of
 from gateway.tools.delegate import Delegate
 from protocols.hooks import DelegationRequest
-from protocols.runs import ChildRun, RunState, one_line
+from protocols.runs import RunState, one_line
 
 
 class RequestArguments(msgspec.Struct, forbid_unknown_fields=True):
@@ -50,14 +50,10 @@ class RequestDelegation(Delegate):
             depth=context.run.depth + 1,
             deadline=min(filter(None, (own, context.run.deadline)), default=None),
         )
-        run_id = await self._hand_over(decider, lambda: client.request_delegation(request))
-        child = ChildRun(
-            run_id=run_id,
-            agent=decider,
-            task=one_line(f"request: {asked.agent}: {asked.task}"),
-            state=RunState.QUEUED.value,
+        task = one_line(f"request: {asked.agent}: {asked.task}")
+        run_id = await self._hand_over(
+            context, client, decider, lambda: client.request_delegation(request), task, awaited=True
         )
-        await self._ledger.add_child(context.run.run_id, child, awaited=True)
         async with context.park(f"{decider} decides on a request ({run_id})"):
             decision = await self._await_end(client, decider, run_id, asked.timeout_seconds)
         if decision.state is not RunState.SUCCEEDED:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sqlite3
 from collections.abc import Callable
 
@@ -113,3 +115,25 @@ def test_a_cancelled_run_has_everything_cancelled_also_where_nobody_could_be_rea
             webster.start()
             for child in manager.ask.run(run_id).children:
                 assert webster.result(child.run_id).state is RunState.CANCELLED
+
+
+def test_what_was_being_handed_over_when_its_run_was_cancelled_is_cancelled_where_it_arrived(
+    make_home: MakeHome,
+) -> None:
+    """The receiver accepts it when nobody listens to its answer any more."""
+    home = make_home("manager", "webster")
+    with obedient_model() as server:
+        server.script = Giving(Call("delegate", {"agent": "webster", "task": "waited for"}))
+        for agent in ("manager", "webster"):
+            obey(home, server, agent)
+        with running(home, "manager", "webster") as (manager, webster):
+            os.kill(webster.pid, signal.SIGSTOP)
+            run_id = manager.delegate("BEGIN")
+            wait_until(lambda: manager.sql("SELECT 1 FROM steps WHERE name = 'delegate'"))
+            assert manager.post(f"/hooks/runs/{run_id}/cancel", {})[0] == 200
+            assert manager.result(run_id).state is RunState.CANCELLED
+            os.kill(webster.pid, signal.SIGCONT)
+            wait_until(lambda: webster.sql("SELECT 1 FROM runs WHERE caller = 'manager'"))
+            ((child,),) = webster.sql("SELECT id FROM runs WHERE caller = 'manager'")
+            assert webster.result(child).state is RunState.CANCELLED
+            wait_until(lambda: [c.run_id for c in manager.ask.run(run_id).children] == [child])
