@@ -162,12 +162,18 @@ def check_families(ports: dict[str, int]) -> None:
             owners[port] = name
 
 
-def check_reserved(ports: dict[str, int]) -> None:
+def check_reserved(ports: dict[str, int], *, services_only: bool = False) -> None:
     """Refuse an agent on ports that the registry keeps for one who is not among `ports`; raises RegistryError.
 
-    Those of the orchestrator and of the main instance are always kept: both may run on the same host.
+    Those of the orchestrator and of the main instance are always kept: both may run on the same host. `services_only`
+    looks at no others: where agents stand already, those of a listed agent that is not there are in nobody's way.
     """
-    kept = {port: entry for entry in ROSTER if entry.name not in ports for port in PortFamily(entry.port).ports}
+    kept = {
+        port: entry
+        for entry in ROSTER
+        if entry.name not in ports and not (services_only and entry.service == "gateway")
+        for port in PortFamily(entry.port).ports
+    }
     for name, base in ports.items():
         port = next((port for port in PortFamily(base).ports if port in kept), None)
         if port is not None:

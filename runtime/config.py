@@ -290,7 +290,7 @@ def load_cluster(home: Home) -> Cluster:
     try:
         ports: dict[str, int] = {spec.name: spec.port for spec in agents.values()}
         check_families(ports)
-        check_reserved(ports)
+        check_reserved(ports, services_only=True)
     except RegistryError as error:
         name = str(error).split(" ", 1)[0]
         if name not in file.agents:

@@ -105,14 +105,16 @@ class TestFamilies:
     def test_the_ports_of_other_services_are_kept_and_a_free_one_is_named(self, base: int, owner: str) -> None:
         ports = {str(entry.name): entry.port for entry in AGENTS} | {"webster": base}
         check_families(ports)
-        with pytest.raises(RegistryError, match=rf"^webster \(.*kept for {owner} \(.*for example 18852$"):
-            check_reserved(ports)
+        for services_only in (False, True):
+            with pytest.raises(RegistryError, match=rf"^webster \(.*kept for {owner} \(.*for example 18852$"):
+                check_reserved(ports, services_only=services_only)
 
     def test_an_agent_s_shipped_port_is_kept_until_it_stands_elsewhere(self) -> None:
         with pytest.raises(RegistryError, match="kept for developer"):
             check_reserved({"scribe": 18840})
         check_reserved({"scribe": 18840, "developer": 20000})
         check_reserved({"developer": 18840})
+        check_reserved({"scribe": 18840}, services_only=True)
 
     def test_no_room_is_said(self) -> None:
         with pytest.raises(RegistryError, match="no free port family"):

@@ -111,7 +111,6 @@ class TestCluster:
             ("[agents.webster]\nport = 20000\n[agents.manager]\nport = 20000\n", "cluster.toml:4:", "overlaps webster"),
             ("[agents.webster]\nport = 18796\n", "cluster.toml:2:", "which is kept for orchestrator"),
             ("[agents.webster]\nport = 18828\n[agents.new]\nport = 18831\n", "cluster.toml:4:", "overlaps webster"),
-            ("[agents.new]\nport = 18843\n", "cluster.toml:2:", "kept for developer (ports 18840 and 18843)"),
             ("[agents.webster]\nenabled = true\nport = 32768\n", "cluster.toml:3:", "outside 1024-32767"),
             ("[agents.webster]\nport = 32766\n", "cluster.toml:2:", "32769 is outside"),
             ("[agents.webster]\nport = true\n", "cluster.toml:2:", "expected `int | null`, got `bool`"),
