@@ -90,7 +90,10 @@ class HooksApi:
         """Everything a well-formed hook can still be refused for."""
         if self._runner.draining:
             raise ProtocolError(
-                503, "draining", f"{self._agent} is draining and takes no new work; try again in a moment", headers={"Retry-After": "5"}
+                503,
+                "draining",
+                f"{self._agent} is draining and takes no new work; try again in a moment",
+                headers={"Retry-After": "5"},
             )
         verdict = self._authority().verdict(caller, self._agent)
         if not verdict.allowed:

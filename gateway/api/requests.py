@@ -83,7 +83,10 @@ class RequestsApi:
         authority = self._authority()
         if self._runner.draining:
             raise ProtocolError(
-                503, "draining", f"{self._agent} is draining and takes no new work; try again in a moment", headers={"Retry-After": "5"}
+                503,
+                "draining",
+                f"{self._agent} is draining and takes no new work; try again in a moment",
+                headers={"Retry-After": "5"},
             )
         if asked.agent not in self._known():
             raise ProtocolError(400, "unknown_agent", f"field `agent`: there is no agent {asked.agent!r} here")
