@@ -104,7 +104,7 @@ class Store:
         found.sort(key=lambda run: (run.created_at, run.run_id), reverse=True)
         return found
 
-    def recent_writes(self, limit: int = 3) -> list[Write]:
+    def recent_writes(self, limit: int = 20) -> list[Write]:
         """The last writes, newest first."""
         return list(reversed(list(self.writes.values())[-limit:]))
 

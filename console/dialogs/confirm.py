@@ -84,7 +84,7 @@ class TypedConfirmDialog(TypingDialog):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialog confirm"):
             yield Page(id="question", make=self._lines)
-            yield Input(placeholder=self._word, id="word")
+            yield Input(id="word")
             yield Bar(id="choices")
 
     def _lines(self, width: int) -> list[Segments]:

@@ -70,13 +70,12 @@ class DelegateDialog(TypingDialog):
             yield Bar(id="dialog-title")
             yield Page(id="dialog-agents", make=self._names)
             yield TaskArea(self._draft.text, id="task", soft_wrap=True, compact=True, highlight_cursor_line=False)
-            yield Bar(id="dialog-note")
+            yield Page(id="dialog-note", make=self._notes_lines)
             yield Bar(id="dialog-help")
 
     def on_mount(self) -> None:
         who = self._agents[0] if len(self._agents) == 1 else f"{len(self._agents)} agents:"
         self.query_one("#dialog-title", Bar).set(((" Delegate to ", "head"), (who, "bold")))
-        self.query_one("#dialog-note", Bar).set(((" " + "; ".join(self._notes), "warn"),) if self._notes else ())
         area = self.query_one(TaskArea)
         area.cursor_blink = False
         area.move_cursor(area.document.end)
@@ -85,6 +84,9 @@ class DelegateDialog(TypingDialog):
     def _names(self, width: int) -> list[Segments]:
         """Everybody who is to get it, where the title has no room for them."""
         return wrap(", ".join(self._agents), width - 2, "bold", " ") if len(self._agents) > 1 else []
+
+    def _notes_lines(self, width: int) -> list[Segments]:
+        return [line for note in self._notes for line in wrap(note, width - 2, "warn", " ")]
 
     def _help(self, problem: str = "") -> None:
         bar = self.query_one("#dialog-help", Bar)

@@ -33,8 +33,13 @@ class AgentKeys(ConsoleScreen):
     def do_delegate(self) -> None:
         from console.dialogs.delegate import DelegateDialog
 
-        names, app = self.targets, self.app
+        app = self.app
+        names = self._switched_on(self.targets)
+        if not names:
+            return
         notes = []
+        if off := len(self.targets) - len(names):
+            notes.append(f"{off} marked and switched off: left out")
         absent = [n for n in names if not app.store.agents[n].live]
         if absent:
             notes.append(f"not up: {', '.join(absent)}")

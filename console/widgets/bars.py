@@ -41,6 +41,12 @@ _ORDER = (
 _LOUD = {"late": "warn", "down": "bad", "denied": "bad", "degraded": "warn", "paused": "warn"}
 
 
+_FAILED = (WriteState.REFUSED, WriteState.UNKNOWN)
+_WRITES_SHOWN = 3
+_AT_ONCE = 2.0
+"""Seconds between the first and the last of what was sent to several agents in one go."""
+
+
 class Bar(Widget):
     """One line of segments, painted only when they differ."""
 
@@ -107,16 +113,40 @@ def status_segments(
 
 
 def write_segments(writes: list[Write], hint: str) -> Segments:
-    """The line above the footer: the last write and what became of it, or a hint."""
+    """The line above the footer: the last write and what became of it, or a hint. What was sent to several agents at
+    once is told in numbers."""
     if not writes:
         return ((" " + hint, "dim"),)
     parts: list[tuple[str, str]] = []
-    for write in writes:
+    for together in _together(writes)[:_WRITES_SHOWN]:
+        write = together[0]
+        if len(together) > 1:
+            parts += [(f" {len(together)} agents ", "bold"), (f"{write.label}:", "dim")]
+            for state in reversed(WriteState):
+                names = sorted(w.agent for w in together if w.state is state)
+                if names:
+                    parts.append((f" {len(names)} {state.value}", _WRITE_STYLES[state]))
+                    parts.append((f" ({', '.join(names)})" if state in _FAILED else "", "dim"))
+            parts.append(("  ", ""))
+            continue
         parts.append((f" {write.agent} ", "bold"))
         parts.append((f"{write.label}: ", "dim"))
         parts.append((write.state.value, _WRITE_STYLES[write.state]))
         parts.append((f" {write.detail}  " if write.detail else "  ", "dim"))
     return tuple(parts)
+
+
+def _together(writes: list[Write]) -> list[list[Write]]:
+    """The same thing, sent to several agents in one go, is one list."""
+    groups: list[list[Write]] = []
+    for write in writes:
+        first = groups[-1][0] if groups else None
+        agents = {w.agent for w in groups[-1]} if groups else set()
+        if first and first.label == write.label and first.at - write.at < _AT_ONCE and write.agent not in agents:
+            groups[-1].append(write)
+        else:
+            groups.append([write])
+    return groups
 
 
 def gate_segments(pending: list[Approval], now: float, dots: str, width: int) -> Segments:

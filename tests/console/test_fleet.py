@@ -193,6 +193,18 @@ class TestDelegating:
             await until(lambda: fleet["manager"].hooks and fleet["optimizer"].hooks)
             assert not fleet["webster"].hooks
 
+    async def test_those_that_are_switched_off_are_left_out_and_that_is_said(self, fleet: Fleet) -> None:
+        async with fleet.console((80, 24)) as (app, pilot):
+            await pilot.press("asterisk", "d")
+            await until(lambda: isinstance(app.screen, DelegateDialog) and app.screen.focused)
+            await settle(app, pilot)
+            assert "1 marked and switched off: left out" in page(app)
+            assert "no model is asked" in page(app)
+            await pilot.press("x", "enter")
+            await until(lambda: all(fleet[name].hooks for name in ("manager", "optimizer", "webster")))
+            await until(lambda: "3 agents delegate: x" in bar(app, "writes"))
+            assert "it" not in [write.agent for write in app.store.writes.values()]
+
     @pytest.mark.parametrize("size", [(120, 40), (80, 24)])
     async def test_who_gets_it_and_every_key_of_the_dialog_can_be_read(
         self, fleet: Fleet, size: tuple[int, int]

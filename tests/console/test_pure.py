@@ -19,6 +19,7 @@ from console.logring import TOLERANCE, LogLine, LogRing
 from console.rows import Write, WriteState
 from console.show import GLYPHS, STATE_STYLES, URGENCY, age, money, span
 from console.store import Store
+from console.widgets.bars import write_segments
 from protocols.events import DeltaEvent, GapEvent, HelloEvent, LogEvent, RunEvent, StatusEvent
 from protocols.runs import RunState
 from protocols.status import HeartbeatStatus
@@ -165,6 +166,18 @@ class TestRunsAndWrites:
             store.add_run(make_run("webster", run_id=f"run-{place:06}", created_at=1.0 + place, state=RunState.FAILED))
         assert len(store.runs) <= 1000
         assert living.run_id in store.runs
+
+    def test_what_went_to_several_agents_is_told_in_numbers_failures_first(self) -> None:
+        sent = [
+            Write("k3", "webster", "delegate: look", WriteState.DONE, 10.2, "run-3"),
+            Write("k2", "it", "delegate: look", WriteState.UNKNOWN, 10.1, "refused"),
+            Write("k1", "manager", "delegate: look", WriteState.DONE, 10.0, "run-1"),
+            Write("k0", "manager", "restart", WriteState.DONE, 9.9, "restarted"),
+        ]
+        text = "".join(text for text, _ in write_segments(sent, ""))
+        assert text == " 3 agents delegate: look: 1 unknown (it) 2 done   manager restart: done restarted  "
+        later = [sent[0], Write("k9", "manager", "delegate: look", WriteState.DONE, 5.0, "run-9")]
+        assert "agents" not in "".join(text for text, _ in write_segments(later, ""))
 
     def test_a_gap_is_a_line_of_the_log(self, store: Store) -> None:
         store.apply(GapEvent(at=5.0, agent="webster", missed=83412))
