@@ -141,8 +141,8 @@ class ConversationReader:
             for row in self._oldest_first(key, EXPORT_MESSAGES, after, end):
                 page.append(_shown(row))
                 size += len(row["content"])
-                if size > PAGE_CHARS:
-                    break
+                if len(page) == EXPORT_MESSAGES or size > PAGE_CHARS:
+                    break  # a marker beyond them may stand behind messages that were not read yet
             if not page:
                 return
             after = page[-1].seq

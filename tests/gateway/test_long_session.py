@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gateway.ledger.conversations import PAGE_CHARS
+from gateway.ledger.conversations import EXPORT_MESSAGES, PAGE_CHARS
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
 from tests.conftest import ClusterHome
@@ -125,6 +125,14 @@ async def test_pages_meet_without_gap_or_overlap_also_at_a_summary(tmp_path: Pat
         if before is None:
             break
     assert back == whole
+
+
+async def test_an_export_leaves_nothing_out_before_a_marker_far_behind_a_page(tmp_path: Path, reader: Reader) -> None:
+    messages = 2 * EXPORT_MESSAGES + 50
+    fill(tmp_path / "state.db", messages, markers=(EXPORT_MESSAGES + 20, messages - 1))
+    whole = [said({"content": m.content}) for page in reader.conversations.pages(KEY) for m in page]
+    assert [text for text in whole if text.startswith("number")] == [f"number {i}" for i in range(messages)]
+    assert len(whole) == messages + 2
 
 
 async def test_a_page_of_large_messages_ends_sooner_and_always_has_one(tmp_path: Path, reader: Reader) -> None:
