@@ -22,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[3]
 CLI = Path(os.environ.get("AIMOCK_CLI_PATH") or ROOT / "node_modules/@copilotkit/aimock/dist/cli.js")
 NODE = shutil.which("node")
 pytestmark = [
-    pytest.mark.xdist_group("anthropic-sdk"),
     pytest.mark.skipif(NODE is None, reason="node is not installed"),
     pytest.mark.skipif(not CLI.is_file(), reason=f"no aimock: npm i @copilotkit/aimock@1.43.0 (looked for {CLI})"),
 ]

@@ -16,7 +16,6 @@ from protocols.runs import Usage
 from tests.gateway.models.conftest import ask, collect
 from tests.standins.models import KEY, Call, Fault, ModelServer, Reply, Tokens
 
-pytestmark = pytest.mark.xdist_group("anthropic-sdk")
 WEATHER = ToolSpec("weather", "The weather in a city", {"type": "object", "properties": {"city": {"type": "string"}}})
 
 

@@ -26,7 +26,6 @@ from tests.gateway.models.conftest import ask as ask_any
 from tests.gateway.models.conftest import collect
 from tests.standins.models import KEY, Call, Fault, ModelServer, Reply, Tokens
 
-pytestmark = pytest.mark.xdist_group("gemini-sdk")
 WEATHER = ToolSpec("weather", "The weather in a city", {"type": "object", "properties": {"city": {"type": "string"}}})
 SIGNATURE = base64.b64encode(bytes(range(240, 256)) * 3).decode()
 """Uses both characters in which base64 and its URL-safe kin differ."""

@@ -25,7 +25,6 @@ from tests.standins.tiny_model import write_model
 PYTHON = os.environ.get("LLAMA_PYTHON") or (sys.executable if importlib.util.find_spec("xllamacpp") else "")
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("anthropic-sdk"),
     pytest.mark.skipif(not PYTHON, reason="no llama.cpp: pip install xllamacpp==2026.10.11549 (or LLAMA_PYTHON)"),
 ]
 NOTE = ToolSpec(

@@ -22,7 +22,6 @@ from runtime.secrets import Secrets
 from tests.gateway.models.conftest import ask, collect
 from tests.standins.models import KEY, Fault, Match, ModelServer, Reply, Tokens
 
-pytestmark = pytest.mark.xdist_group("anthropic-sdk")
 CLAUDE, GEMINI = "anthropic/claude-opus-4-6", "google/gemini-3.8-flash"
 
 

@@ -17,7 +17,6 @@ from tests.gateway.models.conftest import ask as ask_any
 from tests.gateway.models.conftest import collect
 from tests.standins.models import KEY, Call, Fault, ModelServer, Reply, Tokens
 
-pytestmark = pytest.mark.xdist_group("openai-sdk")
 WEATHER = ToolSpec("weather", "The weather in a city", {"type": "object", "properties": {"city": {"type": "string"}}})
 
 

@@ -21,7 +21,6 @@ from tests.gateway.models.images import GIF, JPEG, PNG, WEBP, png
 from tests.gateway.models.test_models import House
 from tests.standins.models import KEY, Fault, ModelServer, Reply
 
-pytestmark = pytest.mark.xdist_group("anthropic-sdk")
 DATA = base64.b64encode(PNG).decode()
 
 
