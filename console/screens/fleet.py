@@ -28,6 +28,7 @@ class FleetScreen(AgentKeys, LogKeys):
     scopes: ClassVar[tuple[Scope, ...]] = (Scope.LOGS, Scope.LISTS, Scope.FLEET)
     without_footer = frozenset({"back"})
     hint = "`d` gives the agent under the cursor work; `?` shows every key"
+    hint_read_only = "`?` shows every key"
 
     def panes(self) -> Iterator[Widget]:
         with Horizontal(id="upper"):

@@ -83,6 +83,7 @@ class TestReadOnly:
             assert app.screen is app.fleet
             assert "read-only" in bar(app, "status")
             assert "Delegate" not in bar(app, "footer")
+            assert bar(app, "writes") == " `?` shows every key"
             app.perform("restart")
             await pilot.press("question_mark")
             await until(lambda: isinstance(app.screen, HelpScreen))
