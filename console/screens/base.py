@@ -33,8 +33,9 @@ class ConsoleScreen(Screen[None]):
     without_footer: ClassVar[frozenset[str]] = frozenset()
     """Actions that its footer need not show."""
     hint: ClassVar[str] = ""
-    hint_read_only: ClassVar[str] = ""
     """Shown above the footer while nothing was done yet."""
+    hint_read_only: ClassVar[str] = ""
+    """In its place where no key writes."""
 
     app: ConsoleApp
 
@@ -128,7 +129,8 @@ class ConsoleScreen(Screen[None]):
         if trouble and not (writes and store.clock() - writes[0].at < TROUBLE_WAITS):
             self.query_one("#writes", Bar).set(((" " + trouble, "bad"),))
         else:
-            self.query_one("#writes", Bar).set(write_segments(writes, self.hint_read_only if app.read_only else self.hint))
+            hint = self.hint_read_only if app.read_only else self.hint
+            self.query_one("#writes", Bar).set(write_segments(writes, hint))
         self.query_one("#footer", Bar).set(footer_segments(self.footer_actions, width, totals.gates))
         words = " ".join(f"{count} {word}" for word, count in totals.words.items())
         self.query_one("#too-small", Bar).set(((f" {TOO_SMALL} | {words}", "warn"),))
