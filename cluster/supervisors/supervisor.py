@@ -165,7 +165,14 @@ class SupervisorClient:
             )
         finally:
             os.close(log)
-        starter.wait(REVIVE_SECONDS)
+        try:
+            starter.wait(REVIVE_SECONDS)
+        except subprocess.TimeoutExpired:
+            starter.kill()
+            starter.wait()
+            raise SupervisorDown(
+                f"the supervisor hung at its start and was ended; its last words are in {self.home.run / LOG}"
+            ) from None
 
     def _ask(self, request: Request, patience: float = 0.0) -> Answer:
         with self._connection(ANSWER_SECONDS + patience) as stream:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cluster.supervisors import processes
-from cluster.supervisors.supervisor import SupervisorClient, SupervisorError
+from cluster.supervisors.supervisor import SupervisorClient, SupervisorDown, SupervisorError
 from tests.cluster.conftest import states, tell, until
 from tests.conftest import ClusterHome
 from tests.ports import Lease
@@ -325,6 +325,20 @@ def test_an_unknown_agent_is_refused_by_name(standin_home: Make) -> None:
     home.cli("start")
     with pytest.raises(SupervisorError, match="no agent 'wobster'"):
         SupervisorClient(home.home).start(["wobster"])
+
+
+def test_one_that_hangs_at_its_start_is_ended_and_named(
+    standin_home: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = standin_home("webster")
+    stuck = tmp_path / "python"
+    stuck.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 600\n")
+    stuck.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stuck))
+    monkeypatch.setattr("cluster.supervisors.supervisor.REVIVE_SECONDS", 1.0)
+    with pytest.raises(SupervisorDown, match=r"hung at its start and was ended; .*supervisor\.log"):
+        SupervisorClient(home.home).ensure()
+    assert not Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}").exists()
 
 
 def test_the_supervisor_is_small(standin_home: Make) -> None:
