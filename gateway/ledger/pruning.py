@@ -11,12 +11,17 @@ QUESTION_SECONDS = 86400.0
 
 
 def prune_runs(db: sqlite3.Connection, before: float, limit: int) -> int:
-    """Remove at most `limit` runs that ended before `before`, with everything that is only theirs; how many."""
+    """Remove at most `limit` runs that ended before `before`, with everything that is only theirs; how many.
+
+    One stays whose parent is in this ledger and not over: it may not have read the answer, and would ask anew.
+    """
     ids = [
         row[0]
         for row in db.execute(
             "SELECT id FROM runs AS r WHERE created_at < ? AND finished_at < ? AND NOT EXISTS"
-            " (SELECT 1 FROM effects e WHERE e.run_id = r.id AND e.state = 'pending')"
+            " (SELECT 1 FROM effects e WHERE e.run_id = r.id AND e.state = 'pending') AND NOT EXISTS"
+            " (SELECT 1 FROM children c JOIN runs p ON p.id = c.parent_run_id WHERE c.run_id = r.id"
+            "  AND p.state IN ('queued', 'running', 'waiting'))"
             " ORDER BY created_at LIMIT ?",
             (before, before, limit),
         )

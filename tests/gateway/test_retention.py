@@ -94,6 +94,30 @@ async def test_a_prompt_that_a_newer_answer_was_given_to_stays(bench: Bench) -> 
     assert (bench.count("runs"), bench.count("prompts")) == (1, 1)
 
 
+async def test_what_a_run_gave_itself_stays_until_that_run_is_over(bench: Bench) -> None:
+    """A parent that was put back and has not read the answer would find no such run, and give the work once more."""
+    parent = await bench.begin()
+    new = NewRun(
+        new_run_id(), RunSource.HOOK, "spawn", "webster", False, "its own", "count",
+        idempotency_key=f"{parent.run_id}/1.0", parent_run_id=parent.run_id,
+    )  # fmt: skip
+    await bench.ledger.children.accept(new, awaited=True)
+    await bench.ledger.claim(1, 1)
+    await bench.ledger.finish(new.run_id, Ending(RunState.SUCCEEDED, text="seven"))
+    await bench.ledger.requeue(parent.run_id)
+    bench.now += 100 * DAY
+    assert await bench.ledger.prune(bench.now) == 0
+    again = NewRun(
+        new_run_id(), RunSource.HOOK, "spawn", "webster", False, "its own", "count",
+        idempotency_key=f"{parent.run_id}/1.0", parent_run_id=parent.run_id,
+    )  # fmt: skip
+    assert await bench.ledger.children.accept(again, awaited=True) == (new.run_id, False)
+    assert [child.text for child in bench.reader.own_children.own(parent.run_id)] == ["seven"]
+    await bench.ledger.finish(parent.run_id, Ending(RunState.SUCCEEDED))
+    bench.now += 1
+    assert await bench.ledger.prune(bench.now) == 2
+
+
 class TestQuestionsWithoutARun:
     """Those of pairings: nothing else would ever remove them."""
 
