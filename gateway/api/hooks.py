@@ -154,6 +154,14 @@ class HooksApi:
         report = await call.body(ChildReport)
         known = await self._ledger.update_child(report.run_id, call.caller, report.state, report.text, report.error)
         if not known:
+            parent = self._reader.state(report.parent_run_id)
+            if parent is not None and not parent.ended:  # it may have been killed before it wrote what it gave
+                raise ProtocolError(
+                    503,
+                    "not_written_yet",
+                    f"{report.parent_run_id} goes on and may still write that it gave {report.run_id}; tell it again",
+                    headers={"Retry-After": "5"},
+                )
             raise ProtocolError(404, "unknown_child", f"{call.caller} was given no run {report.run_id} from here")
         self._on_change(report.parent_run_id)
         return Acted(ok=True, outcome="noted")
