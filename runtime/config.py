@@ -253,8 +253,9 @@ class Instance(msgspec.Struct, frozen=True):
     workspace: Path
 
 
-def load_cluster(home: Home) -> Cluster:
-    """Read and check cluster.toml and the agents' overrides; raises ConfigError (one line) or HomeError."""
+def load_cluster(home: Home, *, places: bool = True) -> Cluster:
+    """Read and check cluster.toml and the agents' overrides; raises ConfigError (one line) or HomeError. Without
+    `places` it may name Discord channels that it does not list yet: for the command that prints their ids."""
     home.require()
     path = home.cluster_toml
     text = _read(path, "restore it or run `atomizer init` in a new home")
@@ -265,7 +266,8 @@ def load_cluster(home: Home) -> Cluster:
         raise _at(path, text, ["web", *key], ValueError(problem_with))
     placements = load_placements(home)
     placed_agents = {**placements.agents, **file.agents}
-    for key, problem_with in check_cluster_discord(file.discord, {*placed_agents, *placements.removed}):
+    ever = {*placed_agents, *placements.removed}
+    for key, problem_with in check_cluster_discord(file.discord, ever, places=places):
         raise _at(path, text, ["discord", *key], ValueError(problem_with))
     in_order = [*file.agents, *(name for name in placements.agents if name not in file.agents)]
     agents: dict[str, AgentSpec] = {}

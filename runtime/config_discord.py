@@ -144,8 +144,11 @@ def channel_id(cluster: ClusterDiscordTable, name_or_id: str) -> str:
     return known[name].id
 
 
-def check_cluster_discord(table: ClusterDiscordTable, agents: set[str]) -> list[tuple[list[str], str]]:
-    """What is wrong with `[discord]` of cluster.toml: (key, a sentence) each. `agents`: those of the cluster."""
+def check_cluster_discord(
+    table: ClusterDiscordTable, agents: set[str], *, places: bool = True
+) -> list[tuple[list[str], str]]:
+    """What is wrong with `[discord]` of cluster.toml: (key, a sentence) each. `agents`: those of the cluster. Without
+    `places`, `log_channel` and `delegation_channel` may name channels that are not in the list yet."""
     wrong: list[tuple[list[str], str]] = []
     if table.guild is not None and not _ID.fullmatch(table.guild):
         wrong.append((["guild"], _no_id(table.guild, "a server's")))
@@ -165,11 +168,11 @@ def check_cluster_discord(table: ClusterDiscordTable, agents: set[str]) -> list[
                 if not placed.mention and len(placed.agents) != 1:
                     wrong.append((where, "mention = false needs one agent in `agents`, or several would answer"))
     for key, value in (("log_channel", table.log_channel), ("delegation_channel", table.delegation_channel)):
-        if value is not None:
+        if value is not None and places:
             try:
                 channel_id(table, value)
             except ValueError as error:
-                wrong.append(([key], str(error)))
+                wrong.append(([key], f"{error}; `atomizer discord channels` prints them"))
     for key, value, secure, plain in (
         ("api_base", table.api_base, "https", "http"),
         ("gateway_url", table.gateway_url, "wss", "ws"),

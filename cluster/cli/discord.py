@@ -125,10 +125,11 @@ def channels(call: Invocation, guild: str | None) -> None:
     """
     from cluster.discord.bot import Trouble
     from cluster.discord.listing import list_channels
+    from runtime.config import load_cluster
     from runtime.discord_token import SECRET
     from runtime.secrets import Secrets
 
-    cluster = call.cluster
+    cluster = load_cluster(call.home, places=False)
     if guild is not None and not guild.isdecimal():
         raise click.BadParameter("a server's id is a number", click.get_current_context(), param_hint="--guild")
     secrets = Secrets(call.home)

@@ -381,6 +381,21 @@ class TestChannels:
         finally:
             path.write_text(before)
 
+    def test_it_works_where_a_channel_is_named_whose_id_is_not_known_yet(self, here: Land) -> None:
+        path = here.home.home.cluster_toml
+        before = path.read_text()
+        head = before.partition("[discord.channels.all]")[0]
+        path.write_text(f'{head}log_channel = "agent-logs"\ndelegation_channel = "inter-agent"\n')
+        try:
+            printed = here.home.cli("discord", "channels")
+            refused = here.home.run("status")
+            path.write_text(f"{path.read_text()}{printed}")
+            assert load_cluster(here.home.home).file.discord.log_channel == "agent-logs"
+        finally:
+            path.write_text(before)
+        assert refused.returncode == 78
+        assert "`atomizer discord channels` prints them" in refused.stderr
+
     def test_two_channels_of_one_name_get_names_of_their_own(self, here: Land) -> None:
         twins = [here.discord.add_channel("twin", category=f"house {n}") for n in (1, 2)]
         found = tomllib.loads(here.home.cli("discord", "channels"))["discord"]["channels"]
