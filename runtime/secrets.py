@@ -45,11 +45,15 @@ class Secrets:
         return self._folder / owner / name
 
     def get(self, owner: str, name: str) -> str | None:
-        """The secret's text without surrounding white space, or None."""
+        """The secret's text without surrounding white space, or None; raises SecretError if it is none, or OSError."""
+        path = self.path(owner, name)
         try:
-            return self.path(owner, name).read_text().strip() or None
+            return path.read_text(encoding="utf-8").strip() or None
         except FileNotFoundError:
             return None
+        except UnicodeDecodeError:
+            mend = "run `atomizer init`" if name == TOKEN else "store it anew with `atomizer secrets set`"
+            raise SecretError(f"{path} is no text; remove it and {mend}") from None
 
     def set(self, owner: str, name: str, value: str) -> None:
         """Store `value` in one step with mode 0600; raises SecretError if it is empty or not one line of text."""
@@ -91,10 +95,7 @@ class Secrets:
 
     def token(self, owner: str) -> str:
         """The token of `owner`; raises SecretError."""
-        try:
-            token = self.get(owner, TOKEN)
-        except UnicodeDecodeError:
-            raise SecretError(f"{self.path(owner, TOKEN)} is no text; remove it and run `atomizer init`") from None
+        token = self.get(owner, TOKEN)
         if token is None:
             raise SecretError(f"no token for {owner!r}; known owners: {', '.join(self.callers().values()) or 'none'}")
         return token

@@ -15,7 +15,7 @@ from protocols.decoding import nearest
 from runtime.config import Cluster, split_model
 from runtime.config_providers import ProviderTable, openai_like
 from runtime.oauth.settings import OAuthError, settings_for
-from runtime.secrets import API_KEY, Secrets
+from runtime.secrets import API_KEY, SecretError, Secrets
 
 if TYPE_CHECKING:
     from gateway.models.accounts import AccountTokens
@@ -76,7 +76,7 @@ class Credentials:
         if known is None or known[0] != stamps:
             try:
                 known = stamps, self._secrets.api_key(provider, self._agent)
-            except (OSError, UnicodeDecodeError):
+            except (OSError, SecretError):
                 known = stamps, None
             self._read[provider] = known
         stored = known[1]

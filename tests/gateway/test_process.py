@@ -226,6 +226,23 @@ def test_a_bad_reload_keeps_the_good_configuration(make_home: MakeHome) -> None:
         assert gateway.status().config_error == ""
 
 
+def test_a_secret_that_is_no_text_is_named_by_a_reload_and_at_the_start(make_home: MakeHome) -> None:
+    home = make_home("webster")
+    with running(home, "webster") as (gateway,):
+        path = home.home.secrets / "webster" / "anthropic"
+        path.write_bytes(b"\xff\xfe")
+        status, _, body = gateway.post("/control/reload", {})
+        assert (status, body["error"]["code"]) == (409, "bad_config"), body
+        assert f"{path} is no text" in gateway.status().config_error
+        gateway.stop()
+        gateway.spawn()
+        assert gateway.process is not None
+        assert gateway.process.wait(20) == 78
+        assert f"{path} is no text; remove it" in gateway.output().splitlines()[-1]
+        path.unlink()
+        gateway.start()
+
+
 def test_no_secret_reaches_a_log_a_status_or_a_childs_environment(make_home: MakeHome) -> None:
     home = make_home("webster")
     with running(home, "webster") as (gateway,):
