@@ -43,11 +43,15 @@ def prune_runs(db: sqlite3.Connection, before: float, limit: int) -> int:
         db.execute("DELETE FROM posts WHERE key > ? AND key < ?", (f"{run_id}/", f"{run_id}0"))  # / then 0
     db.execute(
         "DELETE FROM sessions WHERE updated_at < ? AND NOT EXISTS"
-        " (SELECT 1 FROM messages m WHERE m.session_key = sessions.key)",
+        " (SELECT 1 FROM messages m WHERE m.session_key = sessions.key) AND NOT EXISTS"
+        " (SELECT 1 FROM runs r WHERE r.state = 'queued' AND r.session_key = sessions.key)",  # said, and not begun
         (before,),
     )
     # One that stayed would hide what is said in a new session of that key, whose numbers may be lower.
-    db.execute("DELETE FROM compactions WHERE session_key NOT IN (SELECT key FROM sessions)")
+    db.execute(
+        "DELETE FROM compactions WHERE NOT EXISTS"
+        " (SELECT 1 FROM messages m WHERE m.session_key = compactions.session_key)"
+    )
     db.executemany(
         "DELETE FROM prompts WHERE hash = ? AND NOT EXISTS (SELECT 1 FROM steps s WHERE s.prompt_hash = hash)",
         [(prompt,) for prompt in prompts],

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.ledger.ledger import Ledger
 from gateway.ledger.reading import Reader
-from gateway.ledger.records import ClaimedRun, Ending, NewCompaction, NewEffect, NewRun, PromptUsed
+from gateway.ledger.records import ClaimedRun, Ending, NewCompaction, NewEffect, NewRun, PromptUsed, RunOptions
 from gateway.ledger.steps import StepStore
 from gateway.upkeep import prune
 from protocols.approvals import Approval
@@ -116,6 +116,26 @@ async def test_what_a_run_gave_itself_stays_until_that_run_is_over(bench: Bench)
     await bench.ledger.finish(parent.run_id, Ending(RunState.SUCCEEDED))
     bench.now += 1
     assert await bench.ledger.prune(bench.now) == 2
+
+
+async def test_where_a_session_answers_stays_while_a_message_in_it_waits(bench: Bench) -> None:
+    """A full ledger is pruned up to now, at a start too, before anything that waits has begun."""
+    await bench.ledger.finish((await bench.begin()).run_id, Ending(RunState.SUCCEEDED))
+    assert await bench.ledger.begin_anew(SESSION)
+    route = "discord:channel:7"
+    asked = RunOptions(to=route)
+    new = NewRun(new_run_id(), RunSource.CHAT, "Chat", "discord:user:1", True, SESSION, "hello", asked)
+    await bench.ledger.accept(new)
+    bench.now += 1
+    assert await bench.ledger.prune(bench.now) == 1
+    await bench.ledger.claim(1, 1)
+    assert bench.reader.conversations.route(SESSION) == route
+    (row,) = bench.reader.conversations.history(SESSION)  # behind no marker of what is gone
+    assert "hello" in row.content
+    await bench.ledger.finish(new.run_id, Ending(RunState.SUCCEEDED))
+    bench.now += 1
+    assert await bench.ledger.prune(bench.now) == 1
+    assert bench.count("sessions") == 0
 
 
 class TestQuestionsWithoutARun:
