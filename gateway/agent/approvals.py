@@ -137,7 +137,7 @@ class Approvals:
 
 def _detail(run: ClaimedRun, subject: str, whole: str, rule: str) -> str:
     """What to know before answering: for which task, and the whole of what the question's line does not show."""
-    about = f"for: {one_line(run.message, 200)} (from {run.caller}; {rule})"
+    about = f"for: {one_line(run.message, 200)} (from {run.caller})\nasked because {one_line(rule, 200)}"
     line = one_line(subject, _SUBJECT_LINE)
     if line == subject and whole.partition(": ")[2] in (line, line.partition(": ")[2]):
         return about

@@ -42,6 +42,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
     decision: Decision
     rule: str
+    """The entry, in the words of the configuration."""
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -87,12 +88,12 @@ class Permissions:
                 return Verdict(Decision.ALLOW, f"allow {rule}")
         for rule in self._ask:
             if rule.names(tool) and (rule.pattern is None or _touches(tool, subject, rule.pattern)):
-                return Verdict(Decision.ASK, f"ask {rule}")
+                return Verdict(Decision.ASK, f'[tools] ask has "{rule}"')
         for rule in self._allow:
             if rule.names(tool) and rule.pattern is None:
                 return Verdict(Decision.ALLOW, f"allow {rule}")
         if self.has(tool):
-            return Verdict(Decision.ASK, f"{tool} is allowed for other things only")
+            return Verdict(Decision.ASK, f"[tools] allow has {tool} for other things only")
         return Verdict(Decision.DENY, f"{tool} is not among [tools] allow or ask")
 
 

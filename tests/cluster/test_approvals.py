@@ -94,4 +94,4 @@ def test_a_question_shows_the_whole_of_what_would_be_done(asking: GatewayProcess
     assert found["question"].startswith("memory_write: text: Die Prüfung dauert")
     assert len(found["question"]) < 350
     assert f"text: {text}" in found["detail"]
-    assert "from operator; ask memory_write" in found["detail"]
+    assert '(from operator)\nasked because [tools] ask has "memory_write"' in found["detail"]

@@ -103,7 +103,7 @@ class TestSeen:
             fleet["webster"].advance(run_id, RunState.WAITING, reason="approval ask-0: exec")
             fleet["webster"].ask(
                 "exec: curl https://example.org/xxx…",
-                f"for: fetch the data sheet (from operator; ask exec)\n\n{command}",
+                f'for: fetch the data sheet (from operator)\nasked because [tools] ask has "exec"\n\n{command}',
                 tool="exec",
                 run_id=run_id,
                 created_at=time.time() - 250,

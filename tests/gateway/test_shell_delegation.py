@@ -193,7 +193,7 @@ class TestRefused:
         assert out.startswith("atomizer: not permitted (deny delegate(secret*))\n")
         said = json.loads(out.splitlines()[1])["error"]
         assert said["code"] == "not_permitted"
-        assert "a person is asked first (ask delegate(it))" in said["message"]
+        assert 'a person is asked first ([tools] ask has "delegate(it)")' in said["message"]
         assert "[exit code 4" in out
 
     def test_the_sixth_in_a_row_is_refused(self, lead: Hands) -> None:
