@@ -24,7 +24,15 @@ from console.rows import Changes, WriteState
 from console.screens.base import ConsoleScreen
 from console.screens.fleet import FleetScreen
 from console.store import Clock, Store
-from console.supervision import MISSED_POLL_SECONDS, POLL_SECONDS, REVIVE, Connect, Supervision, connect_supervisor
+from console.supervision import (
+    MISSED_POLL_SECONDS,
+    POLL_SECONDS,
+    REVIVE,
+    REVIVE_READ_ONLY,
+    Connect,
+    Supervision,
+    connect_supervisor,
+)
 from console.widgets.palette import SLOW_THEME, THEME, Palette
 from protocols.errors import AtomizerError
 from protocols.runs import RunSummary, one_line
@@ -265,7 +273,9 @@ class ConsoleApp(App[None]):
 
     def trouble(self) -> str:
         """What the operator should know before anything else, or an empty text."""
-        return REVIVE if self.store.supervisor is False else ""
+        if self.store.supervisor is not False:
+            return ""
+        return REVIVE_READ_ONLY if self.read_only else REVIVE
 
     def do_quit(self) -> None:
         self.exit()

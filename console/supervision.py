@@ -16,6 +16,8 @@ POLL_SECONDS = 5.0
 MISSED_POLL_SECONDS = 1.5
 """Seconds between looks while an agent that should be up is not."""
 REVIVE = "supervisor not running: any atomizer command or `s` revives it"
+REVIVE_READ_ONLY = "supervisor not running: any atomizer command revives it"
+"""In its place where no key writes."""
 
 
 class Child(Protocol):

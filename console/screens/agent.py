@@ -49,7 +49,8 @@ class AgentScreen(AgentKeys):
         if self.current is None:
             return [((f" {self._name_of_agent} was removed from the cluster", "warn"),)]
         runs = store.runs_of(self.current)
-        return agent_lines(store.agents[self.current], runs, store.deltas, store.clock(), width, full=True)
+        agent, read_only = store.agents[self.current], self.app.read_only
+        return agent_lines(agent, runs, store.deltas, store.clock(), width, full=True, read_only=read_only)
 
     def do_agent_logs(self) -> None:
         from console.screens.logs import LogsScreen

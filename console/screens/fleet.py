@@ -92,7 +92,8 @@ class FleetScreen(AgentKeys, LogKeys):
         if name is None or name not in store.agents:
             return []
         runs = store.runs_of(name)
-        return agent_lines(store.agents[name], runs, store.deltas, store.clock(), width, full=False)
+        agent, read_only = store.agents[name], self.app.read_only
+        return agent_lines(agent, runs, store.deltas, store.clock(), width, full=False, read_only=read_only)
 
     def on_line_list_moved(self, event: LineList.Moved) -> None:
         self.detail.scroll_to(y=0, animate=False, immediate=True, force=True)

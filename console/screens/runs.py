@@ -24,6 +24,8 @@ class RunList(LineList):
 
     heads = 1
     empty = "no runs; `d` on an agent gives it one"
+    empty_read_only = "no runs"
+    """In its place where no key writes."""
     title: Segments = ()
 
     def head(self, place: int) -> Segments:
@@ -70,7 +72,9 @@ class RunsScreen(RunKeys):
         self._filter = Filter()
 
     def panes(self) -> Iterator[Widget]:
-        yield RunList(id="runs")
+        runs = RunList(id="runs")
+        runs.empty = runs.empty_read_only if self.app.read_only else runs.empty
+        yield runs
 
     def on_mount(self) -> None:
         self.query_one(RunList).focus()

@@ -42,9 +42,16 @@ def heading(text: str, width: int) -> list[Segments]:
 
 
 def agent_lines(
-    agent: AgentState, runs: list[RunSummary], deltas: dict[str, str], now: float, width: int, full: bool
+    agent: AgentState,
+    runs: list[RunSummary],
+    deltas: dict[str, str],
+    now: float,
+    width: int,
+    *,
+    full: bool,
+    read_only: bool = False,
 ) -> list[Segments]:
-    """One agent. `full` adds what the pane beside the table has no room for."""
+    """One agent. `full` adds what the pane beside the table has no room for; `read_only` tells no key that writes."""
     word = agent.word
     status = agent.status
     title = status.title if status else agent.name
@@ -52,7 +59,7 @@ def agent_lines(
         ((f" {title} ", "head"), (f"{GLYPHS[word]} {word}", STATE_STYLES[word]), (f"  :{agent.port}", "dim"))
     ]
     if not agent.live:
-        lines += _absence(agent, now, width)
+        lines += _absence(agent, now, width, read_only)
     if status is None:
         return lines
     if agent.live:
@@ -75,18 +82,20 @@ def agent_lines(
     lines += _reach(status, width, full)
     if status.dead_letters:
         lines += field("undelivered", plural(status.dead_letters, "dead letter"), width, "warn")
+    lines += heading("RUNS" + ("" if runs else "  none yet" if read_only else "  none yet; `d` gives it one"), width)
     lines += _runs(runs, deltas, now, width, 12 if full else 4, 30 if full else 12)
     if full:
         lines += _more(status, width)
     return lines
 
 
-def _absence(agent: AgentState, now: float, width: int) -> list[Segments]:
+def _absence(agent: AgentState, now: float, width: int, read_only: bool) -> list[Segments]:
     if agent.word == "off":
-        text = f"switched off; `atomizer agent enable {agent.name}` switches it on, then `s` starts it"
-        return field("", text, width, "dim")
+        then = "" if read_only else ", then `s` starts it"
+        return field("", f"switched off; `atomizer agent enable {agent.name}` switches it on{then}", width, "dim")
     if agent.word == "stopped":
-        return field("", "stopped by the operator; `s` starts it", width, "dim")
+        starts = f"`atomizer start {agent.name}`" if read_only else "`s`"
+        return field("", f"stopped by the operator; {starts} starts it", width, "dim")
     lines = []
     if agent.reason:
         when = f"for {span(now - agent.since, coarse=True)}: " if agent.since else ""
@@ -177,9 +186,7 @@ def _tools(server: McpServerStatus, tools: list[str]) -> str:
 def _runs(
     runs: list[RunSummary], deltas: dict[str, str], now: float, width: int, limit: int, room: int
 ) -> list[Segments]:
-    lines = heading("RUNS" + ("" if runs else "  none yet; `d` gives it one"), width)
-    for run in runs[:limit]:
-        lines.append(run_row(run, now, width, agent=False))
+    lines = [run_row(run, now, width, agent=False) for run in runs[:limit]]
     if runs:
         run = runs[0]
         text = deltas.get(run.run_id) or run.reason or run.preview

@@ -9,8 +9,8 @@ from console.dialogs.pick import PickDialog
 from console.screens.agent import AgentScreen
 from console.screens.help import HelpScreen
 from console.screens.logs import LogsScreen
-from console.screens.runs import RunsScreen
-from tests.console.conftest import Fleet, until
+from console.screens.runs import RunList, RunsScreen
+from tests.console.conftest import Fleet, settle, until
 from tests.console.looking import bar, page
 from tests.console.standin import VIEWER
 
@@ -91,6 +91,21 @@ class TestReadOnly:
             assert "Restart" not in page(app)
         assert not any(gateway.calls for gateway in fleet.gateways.values())
         assert not fleet.supervisor.done
+
+    async def test_what_is_empty_or_stopped_recommends_no_key_that_is_not_there(self, fleet: Fleet) -> None:
+        async with fleet.console(read_only=True, token=VIEWER) as (app, pilot):
+            assert "none yet" in page(app)
+            assert "`d`" not in page(app)
+            await fleet["manager"].stop()
+            app.store.lost("manager", "connection lost")
+            app.store.supervised("manager", "stopped", "")
+            await settle(app, pilot)
+            assert "`atomizer start manager`" in page(app)
+            app.store.set_supervisor(False)
+            assert "`s`" not in app.trouble()
+            await pilot.press("t")
+            await until(lambda: bool(app.screen.query(RunList)))
+            assert [text for text, _ in app.screen.query_one(RunList).body(0)] == ["   no runs"]
 
     async def test_even_the_operations_refuse(self, fleet: Fleet) -> None:
         async with fleet.console(read_only=True, token=VIEWER) as (app, _):
