@@ -188,7 +188,7 @@ class Commands:
         elif command.arguments.get("thread") == "yes" and command.place.kind == "channel":
             begin = f"For {agent}, from <@{command.author.target.id}>:\n{task}"
             try:
-                place = thread = await self._desk.start_thread(place, one_line(f"{agent}: {task}", 90), begin)
+                place = thread = await self._desk.start_thread(place, f"{agent}: {task}", begin)
             except ChannelError as error:  # the task matters more than its place
                 note = f" It has no thread: {error}."
         try:

@@ -6,16 +6,21 @@ import logging
 
 from gateway.channels.channel import Channel, ChannelError, Post, Refusal
 from gateway.channels.measure import reach
+from protocols.runs import one_line
 from protocols.targets import Target
 
 log = logging.getLogger("threads")
 
+_NAME = 90
 _UNITS = 1900
 
 
 async def open_thread(channel: Channel, place: Target, name: str, text: str) -> Target:
-    """A new thread in `place` that begins with `text`. Raises ChannelError; one that refuses `text` does not stay."""
-    thread = await channel.start_thread(place, None, name)
+    """A new thread in `place` that begins with `text`. Raises ChannelError; one that refuses `text` does not stay.
+
+    Both come redacted and whole, and are cut here: half a secret would not be known as one.
+    """
+    thread = await channel.start_thread(place, None, one_line(name, _NAME))
     try:
         await channel.send(thread, Post(text[: reach(text, 0, _UNITS)]))
     except Refusal:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -10,8 +11,10 @@ import msgspec
 from gateway.channels.channel import Author, Command, Place, Refusal, Uncertain, Unreachable
 from gateway.channels.commands import Commands, Desk
 from gateway.channels.threads import end_thread, open_thread
+from gateway.desk import build_desk
 from protocols.errors import ProtocolError
 from protocols.targets import Target, parse_target
+from runtime.secrets import Redactor
 from tests.standins.channel import MemoryChannel
 
 ANN = parse_target("discord:user:200000000000000001")
@@ -126,3 +129,27 @@ class TestDelegateInAThread:
         told, given = await self.delegated(channel, accepts=False)
         assert (told, given) == ("Not done: manager may not delegate to webster", [])
         assert channel.threads == []
+
+    async def test_no_half_of_a_secret_is_its_name(self) -> None:
+        channel = MemoryChannel(lambda: 1.0)
+        names: list[str] = []
+
+        async def start_thread(place: Target, message_id: str | None, name: str) -> Target:
+            names.append(name)
+            return await MemoryChannel.start_thread(channel, place, message_id, name)
+
+        channel.start_thread = start_thread  # type: ignore[method-assign]
+        secret = "s3cret-" * 6
+        nothing: Any = None
+        parts = [nothing] * 7
+        real = build_desk(
+            "manager", channel, SimpleNamespace(begin_anew=None), SimpleNamespace(open_in=None), *parts[:2],  # type: ignore[arg-type]
+            SimpleNamespace(beat_now=None), SimpleNamespace(list=None), nothing,  # type: ignore[arg-type]
+            status=nothing, on_model=nothing, set_heartbeat=nothing, cancel_children=nothing,
+            redact=Redactor([secret]),
+        )  # fmt: skip
+        made = self.made(channel, [])
+        made = msgspec.structs.replace(made, start_thread=real.start_thread)
+        task = f"look up what the machine with the long name says to the key {secret}"
+        await run(made, "delegate", agent="webster", task=task, thread="yes")
+        assert names == [f"webster: {task.replace(secret, '[redacted]')}"]
