@@ -49,7 +49,7 @@ def check(call: Invocation, agents: tuple[str, ...], invite: bool) -> int:
     """Whether each agent's bot is what it has to be: token, intents, server, channels, permissions, name, picture.
 
     All enabled agents if none is named; a named agent's channels are listed too. Ends with 1 if there is a problem;
-    warnings (!) do not count.
+    warnings (!) do not count, nor does an agent without a bot, unless it is named.
 
     \b
     Examples:
@@ -57,6 +57,7 @@ def check(call: Invocation, agents: tuple[str, ...], invite: bool) -> int:
       atomizer discord check webster --invite
       atomizer discord check --json | jq '.agents[] | select(.state == "problem") | .findings'
     """
+    from cluster.discord.bot import PORTAL
     from cluster.discord.checking import check_all
 
     cluster = call.cluster
@@ -65,12 +66,14 @@ def check(call: Invocation, agents: tuple[str, ...], invite: bool) -> int:
         subject.expected = bool(agents)
     _ask_gateways(call, subjects)
     reports = asyncio.run(check_all(call.home, _api_base(cluster), subjects))
-    none_has = all(report.token == "none" for report in reports)
-    failed = none_has or any(report.state == "problem" for report in reports)
+    failed = any(report.state == "problem" for report in reports)
     text = "\n".join([*_fleet(reports), *_details(reports, bool(agents), invite)])
     call.answer({"ok": not failed, "agents": reports}, text)
-    if none_has:
-        call.note("no agent has a bot yet: docs/discord.md takes you from the developer portal to one")
+    if not agents and all(report.token == "none" for report in reports):
+        call.note(
+            f"no agent has a bot yet: make one at {PORTAL} (docs/discord.md, step by step), then: atomizer secrets set"
+            " AGENT discord"
+        )
     return exits.FAILED if failed else exits.OK
 
 

@@ -442,10 +442,13 @@ def test_what_the_running_gateways_know_is_in_the_report() -> None:
         here.home.cli("stop")
 
 
-def test_without_any_bot_it_says_where_to_begin(make_home: Any) -> None:
+def test_without_any_bot_nothing_is_wrong_and_it_says_where_to_begin(make_home: Any) -> None:
     home = make_home("webster")
     done = home.run("discord", "check")
-    assert done.returncode == 1
+    assert done.returncode == 0, done.stdout + done.stderr
     assert "docs/discord.md" in done.stderr
+    assert "atomizer secrets set AGENT discord" in done.stderr
+    assert home.json("discord", "check")["ok"] is True
+    assert home.run("discord", "check", "webster").returncode == 1
     done = home.run("discord", "identity")
     assert (done.returncode, "atomizer secrets set webster discord" in done.stderr) == (78, True)
