@@ -446,7 +446,8 @@ class Gateway:
 
     def _command_ended(self, command: Command) -> None:
         """One in the background: the agent hears of it at its next heartbeat."""
-        text = self._redact(f"the command {command.name} ({one_line(command.line, 200)}): {command.state()}")
+        line = one_line(self._redact(command.line), 200)  # redacted first: half a secret would not be known as one
+        text = f"the command {command.name} ({line}): {command.state()}"
         log.info("%s", text)
         self.background.beside(self._ledger.beats.add_note(text, self.agent), f"note-{command.name}")
 

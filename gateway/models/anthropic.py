@@ -95,7 +95,7 @@ class AnthropicProvider(SdkProvider):
         kind = of_anthropic(error.status_code, error.type, error.error_code, said)
         return ProviderError(
             kind,
-            self._redact(f"{error.error_code or error.type or f'HTTP {error.status_code}'}: {said[:500]}"),
+            self._redact(f"{error.error_code or error.type or f'HTTP {error.status_code}'}: {said}")[:500],
             retry_after=retry_after(error.response.headers, self._clock()),
             model=name,
         )

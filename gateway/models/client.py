@@ -111,4 +111,4 @@ class SdkProvider:
             return ProviderError(ErrorKind.CONFIG, f"its SDK cannot be imported: {error}", model=name)
         kind = ErrorKind.NETWORK if reading else ErrorKind.INVALID
         what = "an answer that cannot be read" if reading else "a request that the SDK refused"
-        return ProviderError(kind, self._redact(f"{what}: {type(error).__name__}: {error}"[:300]), model=name)
+        return ProviderError(kind, self._redact(f"{what}: {type(error).__name__}: {error}")[:300], model=name)

@@ -106,7 +106,7 @@ class GeminiProvider(SdkProvider):
         headers = getattr(error.response, "headers", None) or {}
         return ProviderError(
             of_google(error.code, error.status, said, details),
-            self._redact(f"{error.status or f'HTTP {error.code}'}: {said[:500]}"),
+            self._redact(f"{error.status or f'HTTP {error.code}'}: {said}")[:500],
             retry_after=retry_after({k.lower(): v for k, v in headers.items()}, self._clock(), details),
             model=name,
         )

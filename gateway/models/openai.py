@@ -148,7 +148,7 @@ class OpenAIProvider(SdkProvider):
         response = getattr(error, "response", None)
         return ProviderError(
             of_openai(status, error.type, error.code, said),
-            self._redact(f"{error.code or error.type or f'HTTP {status}'}: {said[:500]}"),
+            self._redact(f"{error.code or error.type or f'HTTP {status}'}: {said}")[:500],
             retry_after=retry_after(response.headers, self._clock()) if response is not None else None,
             model=name,
         )

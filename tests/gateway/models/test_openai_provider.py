@@ -265,6 +265,8 @@ class TestFailures:
         )
         assert KEY not in str(await failure(gpt))
         assert KEY not in str(await failure(gpt))
+        server.script.add(Reply(fault=Fault(status=400, message=f"{'.' * 480} bad header: {KEY}")))
+        assert KEY[:6] not in str(await failure(gpt))  # where it is cut too
 
     async def test_a_call_that_is_no_json_is_asked_for_again(self, server: ModelServer, chat: OpenAIProvider) -> None:
         server.script.add(Reply(calls=[Call("", {})]))
