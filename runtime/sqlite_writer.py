@@ -23,6 +23,7 @@ T = TypeVar("T")
 Operation = Callable[[sqlite3.Connection], T]
 
 _NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
+_HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 MAX_BATCH = 256
 """Operations that share one commit at most."""
@@ -32,7 +33,7 @@ MAX_GATHER_TURNS = 8
 
 
 class DiskFull(StorageFull):
-    """SQLite could not write: no room. Nothing of the operation was kept."""
+    """SQLite could not write: no room, or another program holds the file. Nothing of the operation was kept."""
 
 
 class WriterClosed(AtomizerError):
@@ -162,8 +163,9 @@ class SqliteWriter:
             self._end(connection, batch)
         except Exception as error:
             _roll_back(connection)
-            if len(batch) == 1:
-                batch[0].error = _translate(error)
+            if len(batch) == 1 or _code(error) in _HELD:  # then it is none's fault, and each would wait as long again
+                for job in batch:
+                    job.error = _translate(error)
             else:
                 self._commit_apart(connection, batch)
 
@@ -225,10 +227,16 @@ def _roll_back(connection: sqlite3.Connection) -> None:
             connection.execute("ROLLBACK")
 
 
+def _code(error: BaseException) -> int:
+    """SQLite's primary code, its low byte; 0 for an error of the sqlite3 module itself, or another."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF if isinstance(error, sqlite3.Error) else 0
+
+
 def _translate(error: BaseException) -> BaseException:
-    # The low byte is the primary code; an error of the sqlite3 module itself has none.
-    if isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in _NO_ROOM:
+    if _code(error) in _NO_ROOM:
         return DiskFull(f"the ledger cannot be written ({error}); free some space on its disk")
+    if _code(error) in _HELD:
+        return DiskFull(f"the ledger cannot be written ({error}); another program holds the file: end it")
     return error
 
 

@@ -1,12 +1,15 @@
-"""A lock that one agent's command holds does not keep another agent from writing."""
+"""A lock that one agent's command holds does not keep another agent from writing, nor one on its own file for good."""
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import time
 from collections.abc import Callable
 
 import pytest
 
+from protocols.runs import RunState
 from runtime.confine import landlock_abi
 from tests.conftest import ClusterHome
 from tests.gateway.obeying import SHELL, Hands, obedient_model, obey, wait_until
@@ -36,3 +39,20 @@ def test_a_command_that_locks_the_shared_folder_stops_nobody(make_home: Callable
             assert "made" in manager.call("write_file", path="shared/note.md", content="x")
             assert "made" in manager.call("write_file", path="shared/projects/note.md", content="x")
             assert time.monotonic() - began < 4
+
+
+def test_a_program_that_holds_the_ledger_for_long_ends_no_part_of_the_gateway(
+    make_home: Callable[..., ClusterHome],
+) -> None:
+    home = make_home("webster")
+    with running(home, "webster") as (gateway,):
+        gateway.result(gateway.delegate("status"))
+        with contextlib.closing(sqlite3.connect(home.home.state_db("webster"), isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            status, _, refused = gateway.post("/hooks/agent", {"message": "status"})
+            assert (status, "another program holds the file" in str(refused)) == (507, True), refused
+            assert gateway.raw("GET", "/health")[0] == 200
+        run = gateway.result(gateway.delegate("status"))
+        assert run.state is RunState.SUCCEEDED
+        wait_until(lambda: gateway.raw("GET", "/ready")[0] == 200)
+        wait_until(lambda: gateway.sql("SELECT count(*) FROM effects WHERE state = 'pending'") == [(0,)])
