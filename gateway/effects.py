@@ -11,7 +11,7 @@ from gateway.agent.projectlog import ProjectLog
 from gateway.channels.outbox import Handler, PermanentRefusal, Skip
 from gateway.ledger.records import Effect
 from protocols.errors import ProtocolError
-from protocols.hooks import ChildReport
+from protocols.hooks import MAX_BODY_BYTES, ChildReport
 
 
 def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers) -> dict[str, Handler]:
@@ -29,7 +29,7 @@ def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers) -> dict[s
             return "noted with the run's end"  # a run that this agent gave itself, in the same ledger
         try:
             client = peers.client(effect.target or "")
-            await client.report(msgspec.convert(effect.payload, ChildReport))
+            await client.report(_fitting(msgspec.convert(effect.payload, ChildReport), agent))
         except KeyError:
             raise PermanentRefusal(f"{effect.target} is no agent of this cluster") from None
         except ProtocolError as error:
@@ -51,3 +51,13 @@ def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers) -> dict[s
             raise
 
     return {"log": log, "report": report, "cancel": cancel}
+
+
+def _fitting(report: ChildReport, agent: str) -> ChildReport:
+    """As much of the answer as one call may carry: a longer one would be refused again and again."""
+    shown, left = report, len(report.text)
+    while len(msgspec.json.encode(shown)) > MAX_BODY_BYTES:
+        left = left * 3 // 4
+        cut = f"\n[cut: {len(report.text) - left} more characters; {agent} has {report.run_id} whole]"
+        shown = msgspec.structs.replace(report, text=report.text[:left] + cut)
+    return shown

@@ -1,9 +1,10 @@
-"""A delegated run that ends before its delegator has written that it gave it: killed in between, or just slow."""
+"""Reports of delegated runs: before it is written what was given, of more than fits, of what was never given."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+from protocols.hooks import MAX_BODY_BYTES
 from protocols.runs import RunState
 from tests.conftest import ClusterHome
 from tests.gateway.obeying import obedient_model, obey, wait_until
@@ -24,6 +25,14 @@ class Slow(Script):
             given = Call("delegate", {"agent": "webster", "task": "hello", "wait": False})
             return Reply(text="a moment", pause=0.5, piece=2, calls=[given])
         return Reply(text="seven")
+
+
+class Long(Slow):
+    """Tasks are answered with more than one call may carry."""
+
+    def take(self, seen: Seen) -> Reply:
+        reply = super().take(seen)
+        return Reply(text="seven " * 50_000, piece=50_000) if reply.text == "seven" else reply
 
 
 def test_the_outcome_is_told_again_until_the_delegator_knows_what_it_gave(make_home: MakeHome) -> None:
@@ -52,6 +61,24 @@ def test_the_outcome_is_told_again_until_the_delegator_knows_what_it_gave(make_h
             wait_until(lambda: manager.ask.run(run_id).children[0].state == RunState.SUCCEEDED.value)
             assert manager.ask.run(run_id).children[0].text == "seven"
             assert webster.status().dead_letters == 0
+
+
+def test_an_answer_that_no_call_can_carry_is_reported_as_far_as_it_fits(make_home: MakeHome) -> None:
+    home = make_home("manager", "webster")
+    with obedient_model() as server:
+        server.script = Long([])
+        for agent in ("manager", "webster"):
+            obey(home, server, agent)
+        with running(home, "manager", "webster") as (manager, webster):
+            run_id = manager.delegate("BEGIN")
+            wait_until(lambda: [c.state for c in manager.ask.run(run_id).children] == [RunState.SUCCEEDED.value])
+            (child,) = manager.ask.run(run_id).children
+            whole = webster.ask.run(child.run_id).text
+            assert len(whole) > MAX_BODY_BYTES
+            shown, _, cut = child.text.partition("\n[cut: ")
+            assert len(shown) > MAX_BODY_BYTES // 2
+            assert whole.startswith(shown)
+            assert cut == f"{len(whole) - len(shown)} more characters; webster has {child.run_id} whole]"
 
 
 def test_a_report_of_what_was_never_given_is_refused_for_good(make_home: MakeHome) -> None:
