@@ -6,8 +6,8 @@ from enum import StrEnum
 
 import msgspec
 
-from console.show import GLYPHS
 from protocols.approvals import Approval
+from protocols.states import heard, unheard
 from protocols.status import AgentStatus
 
 
@@ -49,21 +49,14 @@ class AgentState(msgspec.Struct, frozen=True):
 
     @property
     def word(self) -> str:
-        """The state as one word of `GLYPHS`."""
-        if not self.live:
-            if not self.enabled:
-                return "off"
-            if self.link is Link.DENIED:
-                return "denied"
-            if self.supervised in ("starting", "stopped"):
-                return self.supervised
-            return "down" if self.link is Link.DOWN else "stale"
-        if self.status is None:
-            return "up"
-        word = self.status.state
-        if word in ("up", "busy") and self.status.heartbeat.state == "overdue":
-            return "late"
-        return word if word in GLYPHS else "up"
+        """The state as one word of `protocols.states.GLYPHS`."""
+        if self.live:
+            return heard(self.status) if self.status else "up"
+        word = unheard(self.supervised, self.enabled)
+        if word != "off" and self.link is Link.DENIED:
+            return "denied"
+        unknown = word == "down" and not self.supervised and self.link is not Link.DOWN
+        return "stale" if unknown else word
 
 
 class WriteState(StrEnum):

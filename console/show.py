@@ -9,22 +9,6 @@ from protocols.runs import RunState
 Segments = tuple[tuple[str, str], ...]
 """One line: (text, style name) pairs; the names are those of `console.widgets.palette`."""
 
-GLYPHS = {
-    "up": "+",
-    "busy": "*",
-    "late": "!",
-    "down": "x",
-    "stale": "?",
-    "paused": "=",
-    "degraded": "~",
-    "draining": "v",
-    "starting": "^",
-    "denied": "#",
-    "stopped": "o",
-    "off": "-",
-}
-"""Every word an agent's state can be, in the order of the help page."""
-
 STATE_STYLES = {
     "up": "ok",
     "busy": "busy",
@@ -68,10 +52,10 @@ URGENCY = {
             "denied",
             "late",
             "degraded",
+            "stale",
             "paused",
             "draining",
             "starting",
-            "stale",
             "busy",
             "up",
             "stopped",

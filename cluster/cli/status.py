@@ -10,9 +10,11 @@ import click
 import msgspec
 
 from cluster.cli.context import Invocation, pass_invocation, shared_options
+from protocols.states import GLYPHS, heard, unheard
 
 if TYPE_CHECKING:
     from cluster.supervisors.supervisor import ChildState
+    from protocols.errors import AtomizerError
     from protocols.status import AgentStatus
     from runtime.config import AgentSpec
 
@@ -20,7 +22,6 @@ ASK_SECONDS = 2.0
 """A gateway that does not answer for so long is shown as stale."""
 SETTLE_SECONDS = 10.0
 """How long to wait for agents that a revived supervisor is starting again."""
-GLYPHS = {"up": "+", "busy": "*", "late": "!", "starting": "~", "down": "x", "stale": "?", "disabled": "-"}
 
 
 class Row(msgspec.Struct, kw_only=True):
@@ -28,7 +29,7 @@ class Row(msgspec.Struct, kw_only=True):
 
     agent: str
     state: str
-    """`up`, `busy`, `late` (up, but something needs attention), `starting`, `down`, `stale` or `disabled`."""
+    """A word of `protocols.states.GLYPHS`."""
     port: int
     enabled: bool
     pid: int | None = None
@@ -47,7 +48,8 @@ class Row(msgspec.Struct, kw_only=True):
 def status(call: Invocation) -> None:
     """Show every agent: state, port, model, heartbeat, queue, current task.
 
-    States: + up, * busy, ! late (up, but needs attention), ~ starting, x down, ? stale (no answer), - disabled.
+    States, as in the console: + up, * busy, ! late (heartbeat, budget or model), ~ degraded, = paused, v draining,
+    ^ starting, o stopped, x down, ? stale (no answer), # denied, - off.
 
     \b
     Examples:
@@ -108,11 +110,11 @@ def collect(call: Invocation) -> tuple[list[Row], bool]:
     return [row(spec, children.get(spec.name), answers.get(spec.name)) for spec in agents], supervised
 
 
-def _ask_all(call: Invocation, names: list[str]) -> dict[str, AgentStatus | str]:
+def _ask_all(call: Invocation, names: list[str]) -> dict[str, AgentStatus | AtomizerError]:
     """The status of each, or why there is none; all at once, so that one slow gateway delays no other."""
     import threading
 
-    answers: dict[str, AgentStatus | str] = {}
+    answers: dict[str, AgentStatus | AtomizerError] = {}
 
     def ask(name: str) -> None:
         answers[name] = _ask(call, name)
@@ -127,46 +129,41 @@ def _ask_all(call: Invocation, names: list[str]) -> dict[str, AgentStatus | str]
     return answers
 
 
-def _ask(call: Invocation, name: str) -> AgentStatus | str:
+def _ask(call: Invocation, name: str) -> AgentStatus | AtomizerError:
     from protocols.errors import AtomizerError
     from protocols.status import AgentStatus
 
     try:
         return call.ask(name, timeout=ASK_SECONDS).get("/status", AgentStatus)
     except AtomizerError as error:
-        return str(error)
+        return error
 
 
-def row(spec: AgentSpec, child: ChildState | None, answer: AgentStatus | str | None) -> Row:
+def row(spec: AgentSpec, child: ChildState | None, answer: AgentStatus | AtomizerError | None) -> Row:
     """What the supervisor and the gateway say about one agent, as one row."""
-    made = Row(agent=spec.name, state="down", port=spec.port, enabled=spec.enabled, supervisor=child)
+    from protocols.errors import ProtocolError
+
+    process = child.state if child is not None else ""
+    made = Row(agent=spec.name, state=unheard(process, spec.enabled), port=spec.port, enabled=spec.enabled)
     if child is not None:
-        made.pid = child.pid
+        made.supervisor, made.pid = child, child.pid
         if child.detail:
             made.notes.append(child.detail)
         if child.pid is not None and child.port not in (None, spec.port):
             made.notes.append(f"still on port {child.port}; `atomizer restart {spec.name}` moves it to {spec.port}")
         if child.state not in ("up", "starting", "stopping", "stopped"):
             made.notes.append(_mend(child))
-        if child.state == "stopped" and spec.enabled and not child.detail:
-            made.notes.append(f"stopped; `atomizer start {spec.name}`")
-    if child is None and answer is not None and not isinstance(answer, str):
+        if made.state == "stopped" and not child.detail:
+            made.notes.append(f"`atomizer start {spec.name}` starts it")
+    if process not in ("", "up"):
+        return made
+    if isinstance(answer, Exception) or answer is None:
+        made.state = "denied" if isinstance(answer, ProtocolError) else made.state
+        if made.state in ("denied", "stale"):
+            made.notes.append(str(answer or "not asked"))
+        return made
+    if child is None:
         made.notes.append("runs without a supervisor")
-        _fill(made, answer)
-        return made
-    if child is None or child.state in ("stopped", "crash-loop", "config-error", "port-taken", "backoff"):
-        if not spec.enabled and (child is None or child.state == "stopped"):
-            made.state = "disabled"
-        return made
-    if child.state in ("starting", "stopping"):
-        made.state = "starting" if child.state == "starting" else "down"
-        if child.state == "stopping":
-            made.notes.append("stopping")
-        return made
-    if answer is None or isinstance(answer, str):
-        made.state = "stale"
-        made.notes.append(answer or "not asked")
-        return made
     _fill(made, answer)
     return made
 
@@ -192,16 +189,9 @@ def _fill(made: Row, answer: AgentStatus) -> None:
         f" {answer.queue.waiting} w" if answer.queue.waiting else ""
     )
     made.task = answer.current[0].task if answer.current else ""
-    made.state = "busy" if answer.state == "busy" else "up"
-    if answer.state not in ("up", "busy"):
-        made.state = "late"
-        if not answer.failing or answer.state == "paused":  # else what fails says it better
-            made.notes.append(answer.state)
+    made.state = heard(answer)
     if beat.state in ("overdue", "paused"):
-        made.state = "late"
         made.notes.append(f"heartbeat {beat.state}" + (f": {beat.reason}" if beat.reason else ""))
-    if not model.usable:
-        made.state = "late"
     if model.reason:
         made.notes.append(model.reason)
     elif model.retires:
@@ -209,7 +199,6 @@ def _fill(made: Row, answer: AgentStatus) -> None:
             f"{model.configured} ends on {model.retires}" + (f", then {model.successor}" if model.successor else "")
         )
     if answer.budget.state == "over":
-        made.state = "late"
         waits = f"; {answer.budget.waiting} run(s) wait" if answer.budget.waiting else ""
         made.notes.append(f"over budget: {answer.budget.reason}{waits}")
     if answer.config_error:
@@ -229,17 +218,17 @@ def ago(seconds: float) -> str:
 
 
 def summary(rows: list[Row]) -> str:
-    """`8 agents: 7 up, 1 down` without those that are disabled."""
+    """`8 agents: 7 up, 1 down` without those that are off."""
     from cluster.cli.lifecycle import count_agents
 
-    shown = [made for made in rows if made.state != "disabled"]
+    shown = [made for made in rows if made.state != "off"]
     counts = [(word, sum(made.state == word for made in shown)) for word in GLYPHS]
     return f"{count_agents(len(shown))}" + "".join(f", {count} {word}" for word, count in counts if count)
 
 
 def table(rows: list[Row]) -> list[str]:
-    """Aligned lines: a heading, a row for each agent that is not disabled, its notes beneath."""
-    shown = [made for made in rows if made.state != "disabled"]
+    """Aligned lines: a heading, a row for each agent that is not off, its notes beneath."""
+    shown = [made for made in rows if made.state != "off"]
     cells = [["", "AGENT", "PORT", "MODEL", "BEAT", "QUEUE", "TASK"]]
     for made in shown:
         state = f"{GLYPHS[made.state]} {made.state}"
@@ -254,9 +243,9 @@ def table(rows: list[Row]) -> list[str]:
         )
         if number:
             lines.extend(f"           {note}" for note in shown[number - 1].notes if note)
-    hidden = [made.agent for made in rows if made.state == "disabled"]
+    hidden = [made.agent for made in rows if made.state == "off"]
     if hidden:
-        lines.append(f"disabled: {', '.join(hidden)}")
+        lines.append(f"- off: {', '.join(hidden)}")
     return lines
 
 

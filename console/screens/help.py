@@ -8,9 +8,10 @@ from textual.widget import Widget
 
 from console.actions import SCOPE_TITLES, Danger, key_name, key_table
 from console.screens.base import ConsoleScreen
-from console.show import GLYPHS, STATE_STYLES, Segments
+from console.show import STATE_STYLES, Segments
 from console.widgets.facts import heading
 from console.widgets.lines import Page, cut, wrap
+from protocols.states import GLYPHS
 
 _KEYS, _LABEL = 14, 14
 

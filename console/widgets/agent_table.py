@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from console.filters import Filter
-from console.rows import AgentState
-from console.show import GLYPHS, STATE_STYLES, URGENCY, Segments, age, short_model, span
+from console.rows import AgentState, Link
+from console.show import STATE_STYLES, URGENCY, Segments, age, short_model, span
 from console.widgets.lines import LineList, cut
+from protocols.states import GLYPHS
 
 SORTS = ("port", "state", "name", "cost")
 
@@ -154,11 +155,12 @@ def _task(agent: AgentState, now: float) -> tuple[str, str]:
     if not agent.live:
         if agent.word == "off":
             return "switched off", "dim"
-        if agent.word in ("stopped", "starting"):
+        if agent.word in ("stopped", "starting", "draining"):
             return agent.detail or agent.word, "dim"
-        text = {"down": f"down {span(now - agent.since, coarse=True)}: ", "stale": ""}.get(agent.word, "")
+        text = f"{agent.word} {span(now - agent.since, coarse=True)}: " if agent.link is Link.DOWN else ""
         supervisor = f" ({agent.supervised}: {agent.detail})" if agent.detail else ""
-        return text + (agent.reason or "not heard yet") + supervisor, "bad" if agent.word != "stale" else "dim"
+        certain = agent.link in (Link.DOWN, Link.DENIED)
+        return text + (agent.reason or "not heard yet") + supervisor, "bad" if certain else "dim"
     status = agent.status
     if status is None:
         return "", ""
@@ -168,6 +170,8 @@ def _task(agent: AgentState, now: float) -> tuple[str, str]:
         return run.task + more, ""
     if status.failing:
         return status.failing[0], "bad"
+    if status.budget.state == "over":
+        return f"over budget: {status.budget.reason}", "warn"
     if status.heartbeat.state in ("overdue", "paused"):
         return status.heartbeat.reason or f"heartbeat {status.heartbeat.state}", "warn"
     return status.config_error or "", "warn"

@@ -8,7 +8,6 @@ from console.rows import AgentState
 from console.show import (
     CHANNEL_GLYPHS,
     CHANNEL_STYLES,
-    GLYPHS,
     RUN_GLYPHS,
     RUN_STYLES,
     STATE_STYLES,
@@ -23,6 +22,7 @@ from console.show import (
 )
 from console.widgets.lines import cut, wrap
 from protocols.runs import RunSummary
+from protocols.states import GLYPHS
 from protocols.status import AgentStatus, McpServerStatus
 
 LABEL = 13

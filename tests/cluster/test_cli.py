@@ -248,9 +248,9 @@ def test_an_agent_that_was_stopped_says_so_and_how_to_start_it(standin_home: Mak
     home.cli("start")
     home.cli("stop", "webster")
     lines = home.cli("status").splitlines()
-    at = next(number for number, line in enumerate(lines) if line.startswith("x down"))
+    at = next(number for number, line in enumerate(lines) if line.startswith("o stopped"))
     assert "webster" in lines[at]
-    assert lines[at + 1].strip() == "stopped; `atomizer start webster`"
+    assert lines[at + 1].strip() == "`atomizer start webster` starts it"
 
 
 def test_undoing_no_swap_says_that_nothing_changed(shared_cluster: ClusterHome) -> None:

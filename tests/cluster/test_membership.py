@@ -117,7 +117,7 @@ def test_disable_stops_and_enable_starts(make_home: Make) -> None:
     home = make_home("manager", "webster")
     home.cli("start")
     home.cli("agent", "disable", "webster")
-    assert "disabled: webster" in home.cli("status")
+    assert "- off: webster" in home.cli("status")
     home.cli("start")
     assert home.pid("webster") is None
     assert home.json("agent", "enable", "webster")["started"] is True

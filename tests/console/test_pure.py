@@ -12,17 +12,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.cli.status import row
+from cluster.supervisors.supervisor import ChildState, State
 from console import clipboard
 from console.actions import ACTIONS, BY_ID, Danger, Scope, allowed, markdown_table
 from console.filters import Filter
 from console.logring import TOLERANCE, LogLine, LogRing
 from console.rows import Write, WriteState
-from console.show import GLYPHS, STATE_STYLES, URGENCY, age, money, span
+from console.show import STATE_STYLES, URGENCY, age, money, span
 from console.store import Store
 from console.widgets.bars import write_segments
 from protocols.events import DeltaEvent, GapEvent, HelloEvent, LogEvent, RunEvent, StatusEvent
+from protocols.registry import parse_agent_name
 from protocols.runs import RunState
-from protocols.status import HeartbeatStatus
+from protocols.states import GLYPHS
+from protocols.status import BudgetStatus, HeartbeatStatus
+from runtime.config import AgentSpec
 from tests.console.standin import make_run, make_status
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +111,40 @@ class TestAgents:
         assert store.agents["webster"].word == "starting"
         store.supervised("webster", "crash-loop", "5 crashes in 60 s")
         assert (store.agents["webster"].word, store.agents["webster"].detail) == ("down", "5 crashes in 60 s")
+
+    @pytest.mark.parametrize(
+        ("process", "enabled", "word"),
+        [
+            ("up", True, "stale"),
+            ("starting", True, "starting"),
+            ("stopping", True, "draining"),
+            ("stopped", True, "stopped"),
+            ("stopped", False, "off"),
+            ("backoff", True, "down"),
+            ("port-taken", True, "down"),
+            ("config-error", False, "down"),
+        ],
+    )
+    def test_one_that_does_not_answer_has_the_word_of_the_status_command(
+        self, store: Store, process: State, enabled: bool, word: str
+    ) -> None:
+        store.place("webster", 1, "127.0.0.1", enabled)
+        store.lost("webster", "connection refused")
+        store.supervised("webster", process, "")
+        child = ChildState(agent="webster", state=process, port=1)
+        told = row(AgentSpec(name=parse_agent_name("webster"), port=1, host="", enabled=enabled), child, None)
+        assert store.agents["webster"].word == told.state == word
+
+    @pytest.mark.parametrize("state", ["up", "busy", "paused", "degraded", "draining"])
+    @pytest.mark.parametrize("over", ["none", "over"])
+    def test_one_that_answers_too(self, store: Store, state: str, over: str) -> None:
+        status = make_status("webster", 1, state=state, budget=BudgetStatus(state=over))
+        store.apply(hello("webster"))
+        store.heard(status)
+        child = ChildState(agent="webster", state="up", port=1)
+        told = row(AgentSpec(name=parse_agent_name("webster"), port=1, host="", enabled=True), child, status)
+        assert store.agents["webster"].word == told.state
+        assert told.state == ("late" if over == "over" and state in ("up", "busy") else state)
 
     def test_every_word_has_a_glyph_a_style_and_a_place(self) -> None:
         assert set(GLYPHS) == set(STATE_STYLES) == set(URGENCY)
