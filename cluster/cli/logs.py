@@ -16,6 +16,7 @@ from cluster.cli.context import Invocation, escaped, pass_invocation, shared_opt
 from protocols.text import printable
 
 if TYPE_CHECKING:
+    from protocols.errors import AtomizerError
     from runtime.logs import LogLine
 
 LOOK_SECONDS = 0.25
@@ -46,11 +47,19 @@ def logs(
       atomizer logs --follow
       atomizer logs webster --console
     """
-    names: list[str] = [call.agent(name).name for name in agents] or list(call.cluster.agents)
-    if console:
-        _console(call, names, limit)
-        return
+    from cluster.cli.unconfigured import begin, end, problem_of
     from runtime.logs import tail
+
+    if problem := problem_of(call):
+        names = _logging(call, agents, problem)
+    else:
+        names = [call.agent(name).name for name in agents] or list(call.cluster.agents)
+    if console:
+        document, text = _console(call, names, limit)
+        if problem:
+            end(call, problem, document, text)
+        call.answer({"ok": True, **document}, text)
+        return
 
     start = _parse_since(since) if since else 0.0
     tails = [_Tail(name, call.home.logs(name) / "gateway.jsonl") for name in names] if follow else []
@@ -61,17 +70,29 @@ def logs(
     found = sorted(found, key=lambda pair: pair[1].at)[-limit:] if limit else []
     width = max(map(len, names), default=0)
     if not follow:
-        call.answer(
-            {"ok": True, "lines": [_document(name, line) for name, line in found]},
-            lambda: "\n".join(_text(name, line, width) for name, line in found),
-        )
+        document = {"lines": [_document(name, line) for name, line in found]}
+        text = "\n".join(_text(name, line, width) for name, line in found)
+        if problem:
+            end(call, problem, document, text)
+        call.answer({"ok": True, **document}, text)
         return
+    if problem:
+        begin(call, problem)
     floor = LEVELS.index(level)
     for name, line in [*found, *_follow(tails)]:
         _show(call, name, line, width)
     for name, line in _follow_forever(tails):
         if line.level not in LEVELS or LEVELS.index(line.level) >= floor:
             _show(call, name, line, width)
+
+
+def _logging(call: Invocation, given: tuple[str, ...], problem: AtomizerError) -> list[str]:
+    """The agents that have logs in this home, where the configuration that names them cannot be read: those given, else
+    all. Raises `problem` for one that has none."""
+    there = sorted(path.parent.name for path in call.home.root.glob("instances/*/logs"))
+    if set(given) - set(there):
+        raise problem
+    return list(given) or there
 
 
 def _show(call: Invocation, name: str, line: LogLine, width: int) -> None:
@@ -145,7 +166,8 @@ class _Tail:
         return found
 
 
-def _console(call: Invocation, names: list[str], limit: int) -> None:
+def _console(call: Invocation, names: list[str], limit: int) -> tuple[dict[str, object], str]:
+    """(for --json, as text)."""
     from cluster.supervisors.launch import console_log
 
     found: dict[str, list[str]] = {}
@@ -158,13 +180,8 @@ def _console(call: Invocation, names: list[str], limit: int) -> None:
             lines = []
         found[name] = lines[-limit:] if limit else []
     width = max(map(len, names), default=0)
-    call.answer(
-        {"ok": True, "console": found},
-        lambda: (
-            "\n".join(f"{name.ljust(width)}  {line}" for name, lines in found.items() for line in lines)
-            or "nothing was printed outside the logs"
-        ),
-    )
+    text = "\n".join(f"{name.ljust(width)}  {line}" for name, lines in found.items() for line in lines)
+    return {"console": found}, text or "nothing was printed outside the logs"
 
 
 def _parse_since(text: str) -> float:

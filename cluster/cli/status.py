@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +15,7 @@ from protocols.states import GLYPHS, heard, unheard
 
 if TYPE_CHECKING:
     from cluster.supervisors.supervisor import ChildState
+    from protocols.ask import Ask
     from protocols.errors import AtomizerError
     from protocols.status import AgentStatus
     from runtime.config import AgentSpec
@@ -56,6 +58,10 @@ def status(call: Invocation) -> None:
       atomizer status
       atomizer status --json | jq '.agents[] | {agent, state}'
     """
+    from cluster.cli.unconfigured import problem_of, show_known
+
+    if problem := problem_of(call):
+        show_known(call, problem)
     show_status(call)
 
 
@@ -106,21 +112,24 @@ def collect(call: Invocation) -> tuple[list[Row], bool]:
         supervised = False
         # Whoever still runs goes on without a supervisor.
         asked = load_desired(call.home).agents
-    answers = _ask_all(call, [spec.name for spec in agents if spec.name in asked])
+    answers = ask_all(
+        [spec.name for spec in agents if spec.name in asked], lambda name, seconds: call.ask(name, timeout=seconds)
+    )
     return [row(spec, children.get(spec.name), answers.get(spec.name)) for spec in agents], supervised
 
 
-def _ask_all(call: Invocation, names: list[str]) -> dict[str, AgentStatus | AtomizerError]:
-    """The status of each, or why there is none; all at once, so that one slow gateway delays no other."""
+def ask_all(names: list[str], client: Callable[[str, float], Ask]) -> dict[str, AgentStatus | AtomizerError]:
+    """The status of each, or why there is none; all at once, so that one slow gateway delays no other. `client(name,
+    seconds)`: of its gateway, with that much patience."""
     import threading
 
     answers: dict[str, AgentStatus | AtomizerError] = {}
 
     def ask(name: str) -> None:
-        answers[name] = _ask(call, name)
+        answers[name] = _ask(client(name, ASK_SECONDS))
 
     if names:
-        call.ask(names[0])  # imports what all of them need, once and before the threads
+        client(names[0], ASK_SECONDS)  # imports what all of them need, once and before the threads
     threads = [threading.Thread(target=ask, args=(name,), daemon=True) for name in names]
     for thread in threads:
         thread.start()
@@ -129,12 +138,12 @@ def _ask_all(call: Invocation, names: list[str]) -> dict[str, AgentStatus | Atom
     return answers
 
 
-def _ask(call: Invocation, name: str) -> AgentStatus | AtomizerError:
+def _ask(client: Ask) -> AgentStatus | AtomizerError:
     from protocols.errors import AtomizerError
     from protocols.status import AgentStatus
 
     try:
-        return call.ask(name, timeout=ASK_SECONDS).get("/status", AgentStatus)
+        return client.get("/status", AgentStatus)
     except AtomizerError as error:
         return error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 import signal
 import subprocess
@@ -311,6 +312,32 @@ def test_a_wrong_cluster_toml_is_named_by_file_and_line(make_home: Make) -> None
     assert "cluster.toml:3" in done.stderr
     assert "port" in done.stderr
     assert home.run("stop").returncode == 0
+
+
+@pytest.mark.parametrize("with_supervisor", [True, False], ids=["supervised", "alone"])
+def test_a_typing_error_hides_no_agent_that_runs(make_home: Make, with_supervisor: bool) -> None:
+    home = make_home("webster")
+    home.cli("start")
+    pid = home.pid("webster")
+    if not with_supervisor:
+        os.kill(home.supervisor_pid() or 0, signal.SIGKILL)
+    home.home.cluster_toml.write_text(home.home.cluster_toml.read_text().replace('"offline"', '"offlin"'))
+    done = home.run("status")
+    assert done.returncode == 78
+    assert "cluster.toml:3" in done.stderr.splitlines()[0]
+    assert re.search(rf"\+ up +webster +{home.ports['webster']}", done.stdout), done.stdout
+    assert f"pid {pid}" in done.stdout
+    document = home.run("status", "--json")
+    told = json.loads(document.stdout)
+    assert (document.returncode, told["ok"], told["error"]["code"]) == (78, False, "bad_config")
+    assert [(row["agent"], row["state"], row["pid"]) for row in told["agents"]] == [("webster", "up", pid)]
+    done = home.run("logs", "webster")
+    assert (done.returncode, "webster" in done.stdout) == (78, True)
+    assert "cluster.toml:3" in done.stderr
+    assert home.run("logs", "nobody").stdout == ""
+    assert home.run("delegate", "webster", "hi").returncode == 78
+    assert home.run("stop").returncode == 0
+    assert home.processes() == []
 
 
 @pytest.mark.parametrize("arguments", ASKING, ids=lambda a: a[0])
