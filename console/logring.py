@@ -41,6 +41,8 @@ class LogRing:
         """Number of the oldest line kept; numbers only grow."""
         self._lines: list[LogLine] = []
         self._pending: list[LogLine] = []
+        self._past = False
+        """Are there lines among them from before we listened?"""
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -55,9 +57,11 @@ class LogRing:
         """All lines, oldest first. Not to be changed."""
         return self._lines
 
-    def add(self, line: LogLine) -> None:
-        """Put `line` aside for the next `merge`; beyond capacity the oldest such line is forgotten."""
+    def add(self, line: LogLine, past: bool = False) -> None:
+        """Put `line` aside for the next `merge`; beyond capacity the oldest such line is forgotten. `past`: it is from
+        before we listened, and so are others' that are there already: all are put in order without tolerance."""
         self._pending.append(line)
+        self._past |= past
         if len(self._pending) >= 2 * self.capacity:
             del self._pending[: -self.capacity]
 
@@ -68,12 +72,13 @@ class LogRing:
         batch = sorted(self._pending, key=_moment)[-self.capacity :]
         self._pending.clear()
         newest = self._lines[-1].at if self._lines else 0.0
-        split = 0
+        past, self._past = self._past, False
+        split = len(batch) if past else 0
         while split < len(batch) and batch[split].at < newest - TOLERANCE:
             split += 1
         if split:
             self.generation += 1
-            if split > 50:
+            if past or split > 50:
                 self._lines = sorted([*self._lines, *batch[:split]], key=_moment)
             else:
                 for line in batch[:split]:

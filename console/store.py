@@ -288,7 +288,7 @@ class Store:
         for event in events:
             text = event.message[:LOG_TEXT_LIMIT]
             if (event.at, text) not in here:
-                self._log(LogLine(event.at, agent, event.level, text, event.run_id))
+                self._log(LogLine(event.at, agent, event.level, text, event.run_id), past=True)
 
     def take(self) -> Changes:
         """What changed since the last call; the log's new lines are merged in."""
@@ -338,8 +338,8 @@ class Store:
         for line in self._unexplained.pop(name, []):
             self._log(line)
 
-    def _log(self, line: LogLine) -> None:
-        self.log.add(line)
+    def _log(self, line: LogLine, past: bool = False) -> None:
+        self.log.add(line, past)
         self._changes.logs = True
         self._tell()
 

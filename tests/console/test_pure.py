@@ -276,6 +276,17 @@ class TestLogRing:
         ring.merge()
         assert [kept.at for kept in ring.lines] == [float(n) for n in range(9_900, 10_000)]
 
+    def test_what_several_agents_logged_before_we_listened_is_in_order_however_close(self, store: Store) -> None:
+        for place, agent in enumerate(("manager", "webster")):
+            times = [100 + (2 * number + place) / 10 for number in range(20)]
+            store.history(
+                agent, [LogEvent(at=at, agent=agent, level="info", message=f"{at}", logger="x") for at in times]
+            )
+            merged(store)
+        times = [kept.at for kept in store.log.lines]
+        assert times == sorted(times)
+        assert len(times) == 40
+
     def test_older_lines_are_put_in_between_and_say_so(self) -> None:
         ring = LogRing()
         ring.add(line(100.0))
