@@ -159,6 +159,8 @@ class Heartbeat:
         """A person asks for a beat: quiet hours, `off` and a pause do not hold it up. What happens next, in words."""
         if self._run_id is not None:
             return f"already beating ({self._run_id})"
+        if self._draining():
+            return f"{self._agent} is draining: no beat begins until it is restarted"
         self._paused, self._failures = "", 0
         self._asked = True
         self._poke.set()

@@ -34,7 +34,7 @@ class Bench:
 
     def __init__(self, folder: Path, config: BeatConfig, clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
-        self.busy = False
+        self.busy = self.draining = False
         self.route: tuple[str | None, str] = (None, "")
         self.money = ""
         (folder / "HEARTBEAT.md").write_text("# Heartbeat\n- [ ] look at the queue and at PROJECT_STATUS.md\n")
@@ -50,6 +50,7 @@ class Bench:
             self.ledger,
             self.reader,
             busy=lambda: self.busy,
+            draining=lambda: self.draining,
             route=lambda _: self.route,
             money=self._no_money,
             wake_runner=lambda: None,
@@ -174,6 +175,12 @@ async def test_off_means_no_beat_but_a_person_can_still_ask(bench: Bench) -> Non
     assert bench.heartbeat.status().state == "off"
     bench.heartbeat.beat_now()
     assert await bench.pass_time(0) == "beating"
+
+
+async def test_a_person_who_asks_while_it_drains_is_told_that_none_comes(bench: Bench) -> None:
+    bench.draining = True
+    assert bench.heartbeat.beat_now() == "webster is draining: no beat begins until it is restarted"
+    assert bench.heartbeat.status().state == "scheduled"
 
 
 async def test_a_note_waits_for_the_beat_and_is_given_to_one_only(bench: Bench) -> None:
