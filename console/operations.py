@@ -149,10 +149,12 @@ class Operations:
         """`start`, `stop` or `restart` agents through the supervisor."""
         self._check()
         writes = [self._begin(name, verb) for name in names]
+        self._store.restarts(names, verb == "restart")
         try:
             outcome = await self._supervision.act(verb, names)
             ended = [msgspec.structs.replace(w, state=WriteState.DONE, detail=outcome) for w in writes]
         except NoSupervisor as error:
+            self._store.restarts(names, False)
             ended = [msgspec.structs.replace(w, state=WriteState.REFUSED, detail=str(error)) for w in writes]
         for write in ended:
             self._store.write(write)

@@ -37,6 +37,10 @@ DELTA_LIMIT = 64 * 1024
 """Characters of streaming text kept for one run."""
 DELTA_RUNS = 64
 """Runs whose streaming text is kept."""
+RESTART_SECONDS = 60.0
+"""An agent that is restarted from here may be away for so long before that is trouble: it drains for 20 s at most."""
+FAILED_STARTS = ("backoff", "crash-loop", "config-error", "port-taken")
+"""The supervisor's words for one that did not come back."""
 WRITE_LIMIT = 200
 APPROVAL_LIMIT = 200
 """Questions kept that have been answered."""
@@ -62,6 +66,8 @@ class Store:
         self._told = False
         self._unexplained: dict[str, list[LogLine]] = {}
         """Lines about agents that went away, until the supervisor has said whether somebody stopped them."""
+        self._restarts: dict[str, float] = {}
+        """Until when an agent that is restarted from here may be away."""
         self._changes = self._nothing()
 
     # what is there
@@ -136,6 +142,9 @@ class Store:
     def connected(self, name: str) -> None:
         known = self.agents.get(name)
         if known and not known.live:
+            if self._restarts.pop(name, None):
+                self._unexplained.pop(name, None)
+                self.note(name, "info", "restarted")
             self._tell_of_absence(name)
             if known.link in (Link.DOWN, Link.DENIED):
                 self.note(name, "info", f"back after {int(self.clock() - known.since)} s")
@@ -148,7 +157,12 @@ class Store:
             return
         if known.live:
             self._absent(name, "warning", f"connection lost: {reason}")
-            self._set(msgspec.structs.replace(known, link=Link.LOST, since=self.clock(), reason=reason))
+            process = "stopping" if name in self._restarts else ""
+            self._set(
+                msgspec.structs.replace(
+                    known, link=Link.LOST, since=self.clock(), reason=reason, supervised=process, detail=""
+                )
+            )
             return
         since = known.since if known.link is not Link.UNKNOWN else self.clock()
         if known.link is not Link.DOWN and known.enabled:
@@ -168,10 +182,20 @@ class Store:
         if known and not known.live and (known.supervised, known.detail) != (state, detail):
             self._set(msgspec.structs.replace(known, supervised=state, detail=detail))
 
+    def restarts(self, names: Iterable[str], begun: bool = True) -> None:
+        """The operator has these restarted from here (not `begun`: could not): that they go away is no trouble."""
+        for name in names:
+            self._restarts.pop(name, None)
+            if begun:
+                self._restarts[name] = self.clock() + RESTART_SECONDS
+
     def explained(self) -> None:
         """The supervisor has been asked: what was stopped on purpose is no trouble, the rest is told."""
         for name in list(self._unexplained):
             known = self.agents.get(name)
+            if known and known.supervised not in FAILED_STARTS and self.clock() < self._restarts.get(name, 0.0):
+                continue
+            self._restarts.pop(name, None)
             if known and known.supervised in ("stopped", "stopping"):
                 del self._unexplained[name]
                 self.note(name, "info", "stopped")

@@ -367,6 +367,26 @@ class TestProcesses:
             assert not any("webster connection lost" in text or "webster down" in text for text in said)
             assert any(text.startswith("error manager down: ") for text in said)
 
+    async def test_a_restart_asked_for_here_is_no_trouble_unless_it_fails(self, fleet: Fleet) -> None:
+        async with fleet.console() as (app, pilot):
+            await app.operations.supervise("restart", ["webster", "manager"])
+            for name in ("webster", "manager"):
+                await fleet[name].stop()
+            await until(lambda: all(app.store.agents[n].link is Link.DOWN for n in ("webster", "manager")))
+            assert app.store.agents["webster"].word == "draining"
+            fleet.supervisor.children = [
+                SimpleNamespace(agent="webster", state="starting", detail=""),
+                SimpleNamespace(agent="manager", state="config-error", detail="its configuration is wrong"),
+            ]
+            await app.supervision.poll()
+            await fleet["webster"].start()
+            await until(lambda: app.store.agents["webster"].live)
+            await settle(app, pilot)
+            said = [f"{line.level} {line.agent} {line.text}" for line in app.store.log.lines]
+            assert "info webster restarted" in said
+            assert not any(text.startswith(("warning webster", "error webster")) for text in said), said
+            assert any(text.startswith("error manager down: ") for text in said)
+
     async def test_the_last_error_stands_apart_from_its_label(self, fleet: Fleet) -> None:
         fleet["manager"].set(last_error="the model did not answer", dead_letters=2)
         async with fleet.console() as (app, _):
