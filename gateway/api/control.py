@@ -35,7 +35,9 @@ _FORMATS = {"markdown": "text/markdown", "jsonl": "application/jsonl"}
 PAGE_MESSAGES = 200
 MOST_MESSAGES = 1000
 """Messages of a page: where nothing else is asked for, and at most."""
-
+_OFTEN_SECONDS = 60.0
+"""Below it a heartbeat's pace is told as what it comes to in a day."""
+_DAY_SECONDS = 86400.0
 
 _PAGE = {
     "limit": f"how many messages, the newest; {PAGE_MESSAGES} by default, all of them in an export",
@@ -114,6 +116,12 @@ class ControlApi:
         self._set_heartbeat(change)
         config = self._heartbeat.config
         state = f"every {config.every:.0f} s" if self._heartbeat.on else "off"
+        model = config.model or self._models.status().active
+        if self._heartbeat.on and config.every < _OFTEN_SECONDS and not model.startswith("offline/"):
+            beats = f"at most {_DAY_SECONDS / config.every:,.0f} beats a day"
+            state += (
+                f": {beats}, each at least one call of {model}, which may cost money; [budget] limits what a day costs"
+            )
         return Acted(ok=True, outcome=f"the heartbeat is {state}")
 
     async def beat(self, call: Call) -> Acted:

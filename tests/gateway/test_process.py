@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from protocols.control import Acted, HeartbeatChange
 from protocols.runs import RunState
 from tests.conftest import ClusterHome
+from tests.gateway.obeying import obedient_model, obey
 from tests.gateway.process import GatewayProcess, running
 
 MakeHome = Callable[..., ClusterHome]
@@ -256,3 +258,21 @@ def test_no_secret_reaches_a_log_a_status_or_a_childs_environment(make_home: Mak
         assert gateway.sql("SELECT count(*) FROM messages WHERE content LIKE ?", f"%{token}%") == [(0,)]
         environ = Path(f"/proc/{gateway.pid}/environ").read_bytes()
         assert home.token("webster").encode() not in environ
+
+
+def test_a_hasty_heartbeat_is_taken_and_told_what_it_comes_to_where_a_model_costs_money(make_home: MakeHome) -> None:
+    home = make_home("manager", "webster")
+
+    def pace(gateway: GatewayProcess, seconds: float) -> str:
+        change = HeartbeatChange(every_seconds=seconds)
+        return gateway.ask.send("PUT", "/control/heartbeat", change, Acted).outcome
+
+    with running(home, "webster") as (offline,):
+        assert pace(offline, 5) == "the heartbeat is every 5 s"
+    with obedient_model() as server:
+        obey(home, server, "manager")
+        with running(home, "manager") as (live,):
+            told = pace(live, 5)
+            assert told.startswith("the heartbeat is every 5 s: at most 17,280 beats a day, ")
+            assert f"of {live.status().model.active}" in told
+            assert pace(live, 60) == "the heartbeat is every 60 s"
