@@ -94,7 +94,12 @@ def stop(call: Invocation, agents: tuple[str, ...]) -> None:
       atomizer stop webster
     """
     if agents:
-        names = names_of(call, agents)
+        from cluster.cli.unconfigured import problem_of
+
+        problem = problem_of(call)
+        if problem:  # the supervisor knows them without it, and refuses a name that is none
+            call.note(str(problem))
+        names = list(agents) if problem else names_of(call, agents)
         client = call.supervisor()
         if not client.alive():
             call.answer({"ok": True, "agents": []}, "the cluster is not running")

@@ -336,6 +336,11 @@ def test_a_typing_error_hides_no_agent_that_runs(make_home: Make, with_superviso
     assert "cluster.toml:3" in done.stderr
     assert home.run("logs", "nobody").stdout == ""
     assert home.run("delegate", "webster", "hi").returncode == 78
+    if with_supervisor:
+        assert home.run("stop", "nobody").returncode != 0
+        done = home.run("stop", "webster")
+        assert (done.returncode, "webster: stopped" in done.stdout) == (0, True)
+        assert "cluster.toml:3" in done.stderr
     assert home.run("stop").returncode == 0
     assert home.processes() == []
 
