@@ -9,12 +9,14 @@ import msgspec
 from gateway.agent.peers import Peers
 from gateway.agent.projectlog import ProjectLog
 from gateway.channels.outbox import Handler, PermanentRefusal, Skip
+from gateway.ledger.ledger import Ledger
 from gateway.ledger.records import Effect
 from protocols.errors import ProtocolError
-from protocols.hooks import MAX_BODY_BYTES, ChildReport
+from protocols.hooks import MAX_BODY_BYTES, AgentHook, ChildReport
+from protocols.runs import ChildRun, RunState
 
 
-def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers) -> dict[str, Handler]:
+def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers, ledger: Ledger) -> dict[str, Handler]:
     """Kind -> handler. Each does its work once for an effect, however often it is called."""
 
     async def log(effect: Effect) -> str:
@@ -50,7 +52,35 @@ def effect_handlers(agent: str, project_log: ProjectLog, peers: Peers) -> dict[s
                 raise Skip(error.message) from None
             raise
 
-    return {"log": log, "report": report, "cancel": cancel}
+    async def recall(effect: Effect) -> str:
+        """Learn the id of what was being handed over when its run ended, so that it can be cancelled there.
+
+        It is handed over again with its key, held: a receiver that has it names its run, and one that has not takes
+        this for it, whatever arrives later.
+        """
+        hook = AgentHook(
+            message=f"(called off before it arrived) {effect.payload['task']}",
+            wake_mode="next-heartbeat",
+            idempotency_key=str(effect.payload["idempotencyKey"]),
+            parent_run_id=effect.run_id,
+            depth=1,
+            deliver=False,
+        )
+        try:
+            run_id = (await peers.client(effect.target or "").delegate(hook)).run_id
+        except KeyError:
+            raise Skip(f"there is no agent {effect.target!r}") from None
+        except ProtocolError as error:
+            if error.status in (400, 403, 404):
+                raise Skip(error.message) from None
+            raise
+        child = ChildRun(
+            run_id=run_id, agent=effect.target or "", task=str(effect.payload["task"]), state=RunState.QUEUED.value
+        )
+        await ledger.add_child(effect.run_id, child, awaited=True)
+        return f"{run_id} on {effect.target} is cancelled"
+
+    return {"log": log, "report": report, "cancel": cancel, "recall": recall}
 
 
 def _fitting(report: ChildReport, agent: str) -> ChildReport:

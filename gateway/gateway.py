@@ -255,7 +255,7 @@ class Gateway:
         self.outbox = Outbox(
             self._ledger,
             self._reader,
-            {**effect_handlers(agent, self.project_log, self.peers), **self.talk.handlers()},
+            {**effect_handlers(agent, self.project_log, self.peers, self._ledger), **self.talk.handlers()},
             on_change=self.announcer.delivery_changed,
         )
         self.own_runs = OwnRuns(

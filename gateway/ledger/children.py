@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -81,8 +82,8 @@ class ChildStore:
 def call_off(db: sqlite3.Connection, run_id: str, state: RunState, now: float) -> list[str]:
     """A run that ended so, without an answer, has what it gave to others cancelled there, as an effect of its end.
 
-    All of it if the run was cancelled; else what it waited for. The rest was given to be done in any case. The
-    children's ids.
+    All of it if the run was cancelled; else what it waited for. The rest was given to be done in any case. What was
+    being handed over, and may have arrived or still arrive, is recalled. The children's ids.
     """
     rows = db.execute(
         "SELECT run_id, agent FROM children WHERE parent_run_id = ? AND state IN ('queued', 'running', 'waiting')"
@@ -93,7 +94,32 @@ def call_off(db: sqlite3.Connection, run_id: str, state: RunState, now: float) -
         add_effect(
             db, run_id, NewEffect(key=f"{child}/cancel", kind="cancel", payload={"runId": child}, target=agent), now
         )
+    _recall(db, run_id, state, now)
     return [child for child, _ in rows]
+
+
+def _recall(db: sqlite3.Connection, run_id: str, state: RunState, now: float) -> None:
+    """What a run was handing over when it ended: nobody knows yet whether its receiver has it, nor under which id."""
+    calls = db.execute(
+        "SELECT call_id, input FROM steps WHERE run_id = ? AND kind = 'tool' AND name = 'delegate'"
+        " AND state = 'started'",
+        (run_id,),
+    ).fetchall()
+    given = Counter(
+        db.execute(
+            "SELECT agent, task FROM children WHERE parent_run_id = ? AND state IN ('queued', 'running', 'waiting')",
+            (run_id,),
+        )
+    )
+    for call_id, text in calls:
+        asked = msgspec.json.decode(text)
+        agent, task = str(asked.get("agent", "")), one_line(str(asked.get("task", "")))
+        if given[agent, task] > 0:  # a child by now: it is called off as such
+            given[agent, task] -= 1
+        elif asked.get("wait", True) or state is RunState.CANCELLED:
+            key = f"{run_id}/{call_id}"
+            payload = {"idempotencyKey": key, "task": task}
+            add_effect(db, run_id, NewEffect(key=f"{key}/recall", kind="recall", payload=payload, target=agent), now)
 
 
 class ChildReader:

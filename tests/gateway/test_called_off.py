@@ -8,6 +8,8 @@ import signal
 import sqlite3
 from collections.abc import Callable
 
+import pytest
+
 from gateway.ledger.ledger import MAX_STALLED, STALLED_SECONDS
 from protocols.runs import RunState
 from tests.conftest import ClusterHome
@@ -137,3 +139,39 @@ def test_what_was_being_handed_over_when_its_run_was_cancelled_is_cancelled_wher
             ((child,),) = webster.sql("SELECT id FROM runs WHERE caller = 'manager'")
             assert webster.result(child).state is RunState.CANCELLED
             wait_until(lambda: [c.run_id for c in manager.ask.run(run_id).children] == [child])
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+def test_it_is_cancelled_also_if_we_were_killed_before_the_receiver_answered(
+    make_home: MakeHome, arrived: bool
+) -> None:
+    """Whether the receiver had taken it or not: under its key there is one run, and it is cancelled."""
+    home = make_home("manager", "webster")
+    with obedient_model() as server:
+        server.script = Giving(Call("delegate", {"agent": "webster", "task": "waited for"}))
+        for agent in ("manager", "webster"):
+            obey(home, server, agent)
+        with running(home, "manager", "webster") as (manager, webster):
+            os.kill(webster.pid, signal.SIGSTOP)
+            run_id = manager.delegate("BEGIN")
+            wait_until(lambda: manager.sql("SELECT 1 FROM steps WHERE name = 'delegate'"))
+            if not arrived:
+                webster.kill()
+            assert manager.post(f"/hooks/runs/{run_id}/cancel", {})[0] == 200
+            assert manager.result(run_id).state is RunState.CANCELLED
+            manager.kill()
+            if arrived:
+                os.kill(webster.pid, signal.SIGCONT)
+                wait_until(lambda: webster.sql("SELECT 1 FROM runs WHERE caller = 'manager'"))
+            else:
+                webster.start()
+            manager.start()
+            wait_until(lambda: webster.sql("SELECT state FROM runs WHERE caller = 'manager'") == [("cancelled",)])
+            ((child, key),) = webster.sql("SELECT id, idempotency_key FROM runs WHERE caller = 'manager'")
+            assert key.startswith(f"{run_id}/")
+            wait_until(lambda: settled(manager, run_id))
+            wait_until(
+                lambda: [(c.run_id, c.state) for c in manager.ask.run(run_id).children] == [(child, "cancelled")]
+            )
+            wait_until(lambda: settled(webster, child))
+            assert (manager.status().dead_letters, webster.status().dead_letters) == (0, 0)
